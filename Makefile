@@ -1,0 +1,59 @@
+# One verb for each thing that a person does; what is longer than a line or two lives in ci/.
+# A value on the command line is passed on exactly as typed: neither make nor a shell reads it again.
+VARIABLES := TASK INPUT OUTPUT PORTS ENGINE REGISTRY TAG NAME FROM NETWORK MEMORY DISK V
+$(foreach name,$(VARIABLES),$(if $(filter command environment,$(firstword $(origin $(name)))),\
+  $(eval override $(name) := $$(value $(name)))))
+export $(VARIABLES)
+
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv/bin/python
+.DEFAULT_GOAL := help
+.PHONY: help build run shell container-test test lint sync new clean bench setup
+.SILENT:
+
+##@ Every day
+help: ## this list
+	awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} \
+	  /^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	printf '\nTasks: %s\n' "$$($(PYTHON) ci/image_graph.py tasks | paste -sd' ')"
+	printf 'Try:   make run TASK=hello-gbdx\n       make run TASK=hello-gbdx PORTS="message=Hi there" INPUT=my_inputs OUTPUT=my_outputs\n'
+
+run: ## run a task in its container: TASK=, with INPUT= OUTPUT= PORTS= NETWORK= MEMORY= DISK=
+	$(PYTHON) ci/run_task.py
+
+build: ## build what is missing or changed: TASK= (default: all), REGISTRY= TAG=
+	$(PYTHON) ci/build_images.py $${TASK:+"$$TASK"}
+
+shell: ## a shell in a task's image, with its inputs under /mnt/work: TASK=, with INPUT=
+	$(PYTHON) ci/run_task.py --shell
+
+##@ Write a task
+new: ## start a task of your own from another: NAME=my-task FROM=hello-gbdx
+	$(PYTHON) ci/new_task.py
+
+sync: ## copy gbdx_task_interface.py from hello-gbdx into every task
+	$(PYTHON) ci/sync_copies.py
+
+lint: setup ## check definitions, READMEs, code, Dockerfiles and scripts; all findings at once
+	ci/lint.sh
+
+##@ Test
+container-test: setup ## test the images in real containers: TASK= (default: all)
+	$(VENV) -m pytest ci/tests/test_container_contract.py $${TASK:+--task "$$TASK"}
+
+test: lint ## everything that a fresh machine can run; installs what it needs
+	$(VENV) -m pytest
+
+bench: ## what a run costs over the bare engine: TASK= (default: hello-gbdx)
+	$(PYTHON) ci/bench_run_overhead.py
+
+##@ Tidy up
+clean: ## remove built images, stopped containers and the tools' environment; runs/ stays
+	ci/clean.sh
+
+setup: .venv/installed
+	engine=$$(ci/engine.sh) && $(PYTHON) ci/build_images.py
+
+.venv/installed: ci/requirements.txt
+	ci/install_tools.sh

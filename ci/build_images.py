@@ -1,0 +1,198 @@
+#!/usr/bin/env python3
+"""Builds the images that are missing or out of date: ci/build_images.py NAME ... (none: all of them).
+
+Parents first. An image is up to date when the store holds the tag `src-<hash of its sources and its parents'>`, so that
+nothing is built twice, whatever the engine's cache holds. REGISTRY and TAG come from the environment (localhost, dev).
+Each image gets the standard OCI labels, and its task's definition as a label.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from image_graph import NOT_IN_IMAGES, ROOT, GraphError, Image, lineage, read_graph, source_hash
+
+LICENSE = "Apache-2.0"
+DEFINITION_LABEL = "gbdx.task.definition"
+
+# Where Debian, Red Hat, Alpine and SUSE keep the CA certificates that the machine trusts.
+CA_FILES = (
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/cert.pem",
+    "/etc/ssl/ca-bundle.pem",
+)
+# Builders know these arguments of old and keep them out of the image's history.
+PROXY_ARGUMENTS = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy")
+
+
+class BuildError(RuntimeError):
+    """An image could not be built; the message names it."""
+
+
+def find_engine() -> str:
+    """The engine's command line, found, or installed and started, by ci/engine.sh."""
+    found = subprocess.run([ROOT / "ci" / "engine.sh"], stdout=subprocess.PIPE, text=True, check=False)
+    if found.returncode:
+        raise BuildError("no container engine: see the lines above")
+    return found.stdout.strip()
+
+
+def image_ids(engine: str, *references: str) -> list[str | None]:
+    """The id of each reference in the engine's store, None for what isn't there."""
+    found = []
+    for reference in references:
+        command = [engine, "image", "inspect", "--format", "{{.Id}}", reference]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        found.append(done.stdout.strip() if done.returncode == 0 else None)
+    return found
+
+
+def reference(name: str, tag: str | None = None) -> str:
+    """The full name of an image of ours: registry, name, tag."""
+    return f"{os.environ.get('REGISTRY') or 'localhost'}/{name}:{tag or os.environ.get('TAG') or 'dev'}"
+
+
+def git(*arguments: str) -> str:
+    """What `git` prints about this checkout, empty where there is no git or no checkout."""
+    try:
+        return subprocess.run(
+            ["git", "-C", ROOT, *arguments], capture_output=True, text=True, check=True
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+
+
+def revision(folder: Path) -> str:
+    """The commit that a folder is built from, with `-dirty` when the folder holds something else."""
+    commit = git("rev-parse", "HEAD") or "unknown"
+    return commit + ("-dirty" if git("status", "--porcelain", "--", str(folder)) else "")
+
+
+def read_definition(folder: Path) -> dict[str, object]:
+    """The task definition in a folder, empty for a base image."""
+    for path in folder.glob("*_definition.json"):
+        definition: dict[str, object] = json.loads(path.read_text(encoding="utf-8"))
+        return definition
+    return {}
+
+
+def base_description(folder: Path) -> str:
+    """A base image describes itself in the first comment line of its Dockerfile."""
+    first = (folder / "Dockerfile").read_text(encoding="utf-8").splitlines()[0]
+    return first.lstrip("# ").rstrip() if first.startswith("#") else folder.name
+
+
+def labels(engine: str, image: Image) -> dict[str, str]:
+    """The OCI annotations of an image, and its task's definition."""
+    definition = read_definition(image.folder)
+    base = reference(image.parents[0]) if image.parents else (image.external or ("scratch",))[0]
+    found = {
+        "title": image.name,
+        "description": str(definition.get("description") or base_description(image.folder)),
+        "version": str(definition.get("version") or "0.0.0"),
+        "revision": revision(image.folder),
+        "source": git("config", "--get", "remote.origin.url") or "a checkout without a remote",
+        "licenses": LICENSE,
+        "base.name": base,
+        "base.digest": base_digest(engine, base),
+    }
+    oci = {f"org.opencontainers.image.{key}": value for key, value in found.items()}
+    return {**oci, **({DEFINITION_LABEL: json.dumps(definition)} if definition else {})}
+
+
+def base_digest(engine: str, base: str) -> str:
+    """The registry's digest of a base that was pulled, else its id in this store."""
+    command = [engine, "image", "inspect", "--format", "{{json .RepoDigests}} {{.Id}}", base]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    digests, _, identity = done.stdout.strip().partition(" ")
+    pulled = json.loads(digests or "null") or []
+    return pulled[0].rpartition("@")[2] if pulled else identity
+
+
+def copy_context(folder: Path, context: Path, moment: int) -> None:
+    """A copy of an image folder that is the same for every checkout: git keeps no times, and few permission bits."""
+    shutil.copytree(folder, context, symlinks=True, ignore=shutil.ignore_patterns(*NOT_IN_IMAGES))
+    for path in [*sorted(context.rglob("*")), context]:
+        if not path.is_symlink():
+            path.chmod(0o755 if path.is_dir() or os.access(path, os.X_OK) else 0o644)
+        os.utime(path, (moment, moment), follow_symlinks=False)
+
+
+def source_date_epoch(folder: Path) -> int:
+    """The moment that a Dockerfile gives as the default of its SOURCE_DATE_EPOCH, else 1970."""
+    for line in (folder / "Dockerfile").read_text(encoding="utf-8").splitlines():
+        if line.startswith("ARG SOURCE_DATE_EPOCH="):
+            return int(line.partition("=")[2])
+    return 0
+
+
+def build_command(engine: str, image: Image, tags: list[str], arguments: dict[str, str]) -> list[str]:
+    """The engine's build command for an image, but for the context."""
+    values = {**arguments, "SOURCE_DATE_EPOCH": str(source_date_epoch(image.folder))}
+    certificates = next((f for f in (os.environ.get("SSL_CERT_FILE") or "", *CA_FILES) if os.path.isfile(f)), None)
+    return [
+        *(engine, "build"),
+        *(option for tag in tags for option in ("--tag", tag)),
+        *(option for pair in labels(engine, image).items() for option in ("--label", "=".join(pair))),
+        *(option for pair in values.items() for option in ("--build-arg", "=".join(pair))),
+        *(option for name in PROXY_ARGUMENTS if name in os.environ for option in ("--build-arg", name)),
+        *(("--secret", f"id=ca,src={certificates}") if certificates else ()),
+    ]
+
+
+def fetch_external(engine: str, image: Image) -> None:
+    """Pulls, or makes, the foreign images that an image starts from."""
+    for base in image.external:
+        if subprocess.run([ROOT / "ci" / "debian_base.sh", engine, base], check=False).returncode:
+            raise BuildError(f"{image.name}: its base {base} is not to be had: see the lines above")
+
+
+def build(engine: str, image: Image, tags: list[str], arguments: dict[str, str], extra: tuple[str, ...] = ()) -> None:
+    """Builds one image from a copy of its folder; the engine's own progress goes to standard error."""
+    fetch_external(engine, image)
+    with tempfile.TemporaryDirectory() as workspace:
+        context = Path(workspace) / image.name
+        copy_context(image.folder, context, source_date_epoch(image.folder))
+        command = [*build_command(engine, image, tags, arguments), *extra, str(context)]
+        environment = {**os.environ, "DOCKER_BUILDKIT": "1"}
+        if subprocess.run(command, env=environment, stdout=sys.stderr, check=False).returncode:
+            raise BuildError(f"{image.name}: the build failed: see the lines above")
+
+
+def ensure(engine: str, name: str, images: dict[str, Image], arguments: dict[str, str]) -> None:
+    """Brings one image up to date: nothing to do, a tag to move, or a build."""
+    current, wanted = reference(name, f"src-{source_hash(name, images, arguments)}"), reference(name)
+    current_id, wanted_id = image_ids(engine, current, wanted)
+    if current_id is None:
+        start = time.monotonic()
+        build(engine, images[name], [current, wanted], arguments)
+        print(f"built {wanted} in {time.monotonic() - start:.0f} s", file=sys.stderr)
+    elif current_id != wanted_id:
+        subprocess.run([engine, "tag", current, wanted], check=True)
+
+
+def main(names: list[str]) -> int:
+    """Builds `names` (all images when there are none) and what they are built from."""
+    arguments = {"REGISTRY": os.environ.get("REGISTRY") or "localhost", "TAG": os.environ.get("TAG") or "dev"}
+    images = read_graph(arguments=arguments)
+    needed = {image.name for name in names or images for image in lineage(name, images)}
+    engine = find_engine()
+    for name in images:
+        if name in needed:
+            ensure(engine, name, images, arguments)
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except (BuildError, GraphError) as error:
+        sys.exit(f"build: {error}")
