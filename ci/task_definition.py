@@ -70,8 +70,9 @@ def load_definition(path: str | Path) -> Definition:
     except OSError as error:
         raise DefinitionError(f"expected a readable file, found: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise DefinitionError(f"expected UTF-8 text, found byte 0x{error.object[error.start]:02x} "
-                              f"at position {error.start}") from error
+        raise DefinitionError(
+            f"expected UTF-8 text, found byte 0x{error.object[error.start]:02x} at position {error.start}"
+        ) from error
     loaded = _parse(text)
     if not isinstance(loaded, dict):
         raise DefinitionError(f"expected a JSON object, found {quoted(loaded)}")
