@@ -208,10 +208,9 @@ class GbdxTaskInterface(metaclass=_ReportsItsConstructor):
 
     def __enter__(self):
         try:
-            previous = signal.signal(signal.SIGTERM, self._terminate)
+            self._previous_sigterm = signal.signal(signal.SIGTERM, self._terminate)
         except ValueError:
-            return self  # Python lets only the main thread handle signals
-        self._previous_sigterm = previous or signal.SIG_DFL  # None: set by something that isn't Python
+            self._previous_sigterm = None  # only the main thread may handle signals
         return self
 
     def __exit__(self, error_type, error, traceback):
@@ -243,7 +242,7 @@ class GbdxTaskInterface(metaclass=_ReportsItsConstructor):
         return self._declared.get(port_name, {}).get("required") is True
 
     def _is_multiplex_member(self, name, prefix):
-        if not name.startswith(prefix) or name == prefix or name.startswith(".") or name in self._declared:
+        if not name.startswith(prefix) or name in self._declared:
             return False
         prefixes = [port for port, facts in self._declared.items() if facts.get("multiplex") is True]
         if prefix not in prefixes:
@@ -280,7 +279,7 @@ def _names_in(folder):
 
 def _natural_order(name):
     """A sorting key: 'data10' -> (['data', 10, ''], 'data10'), so that 2 comes before 10."""
-    return [int(part) if part.isdecimal() else part for part in re.split("([0-9]+)", name)], name
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)], name
 
 
 def _reason_of(error):
@@ -289,7 +288,7 @@ def _reason_of(error):
         return "interrupted"
     if isinstance(error, SystemExit):
         text = error.code if isinstance(error.code, str) else ""
-        return text.strip() or f"the task called sys.exit({'' if error.code is None else repr(error.code)})"
+        return text or f"the task called sys.exit({'' if error.code is None else repr(error.code)})"
     module, name = type(error).__module__, type(error).__qualname__
     if module not in ("builtins", "__main__"):
         name = f"{module}.{name}"
