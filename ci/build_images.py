@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from subprocess import PIPE, STDOUT
 
 from image_graph import NOT_IN_IMAGES, ROOT, GraphError, Image, lineage, read_graph, source_hash
 
@@ -155,16 +156,28 @@ def fetch_external(engine: str, image: Image) -> None:
             raise BuildError(f"{image.name}: its base {base} is not to be had: see the lines above")
 
 
-def build(engine: str, image: Image, tags: list[str], arguments: dict[str, str], extra: tuple[str, ...] = ()) -> None:
-    """Builds one image from a copy of its folder; the engine's own progress goes to standard error."""
+def run_builder(command: list[str], name: str) -> None:
+    """Runs a build; its progress is seen on a terminal or with V=1, else only the end of it, when it fails."""
+    environment = {**os.environ, "DOCKER_BUILDKIT": "1"}
+    if os.environ.get("V") or sys.stderr.isatty():
+        failed = subprocess.run(command, env=environment, stdout=sys.stderr, check=False).returncode
+    else:
+        done = subprocess.run(command, env=environment, stdout=PIPE, stderr=STDOUT, check=False)
+        failed = done.returncode
+        if failed:
+            print(*done.stdout.decode(errors="replace").splitlines()[-40:], sep="\n", file=sys.stderr)
+    if failed:
+        raise BuildError(f"{name}: the build failed: see the lines above")
+
+
+def build(engine: str, image: Image, tags: list[str], arguments: dict[str, str]) -> None:
+    """Builds one image from a normalised copy of its folder."""
     fetch_external(engine, image)
+    print(f"building {tags[-1]}", file=sys.stderr, flush=True)
     with tempfile.TemporaryDirectory() as workspace:
         context = Path(workspace) / image.name
         copy_context(image.folder, context, source_date_epoch(image.folder))
-        command = [*build_command(engine, image, tags, arguments), *extra, str(context)]
-        environment = {**os.environ, "DOCKER_BUILDKIT": "1"}
-        if subprocess.run(command, env=environment, stdout=sys.stderr, check=False).returncode:
-            raise BuildError(f"{image.name}: the build failed: see the lines above")
+        run_builder([*build_command(engine, image, tags, arguments), str(context)], image.name)
 
 
 def ensure(engine: str, name: str, images: dict[str, Image], arguments: dict[str, str]) -> None:

@@ -37,6 +37,7 @@ pull() {
 
 # This machine's own Debian mirror and its security mirror, if it has them: what reaches packages here is what works.
 mirror() {
+    # shellcheck disable=SC2016 # the words in $() are apt's, not this shell's
     apt-get indextargets --format '$(SITE) $(LABEL)' 'Created-By: Packages' 2>/dev/null |
         awk -v label="$1" '$2 == label { print $1; exit }'
 }

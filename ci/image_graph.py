@@ -91,12 +91,13 @@ def from_references(dockerfile: Path, arguments: dict[str, str]) -> list[str]:
 
 def image_name(reference: str) -> str:
     """`localhost/gdal:dev` -> `gdal`: the last part of the path, without tag or digest."""
-    return reference.split("@")[0].rsplit("/", 1)[-1].split(":")[0]
+    return reference.partition("@")[0].rpartition("/")[2].partition(":")[0]
 
 
 def read_image(folder: Path, names: set[str], arguments: dict[str, str]) -> Image:
     """The image that `folder` makes, with its references sorted into ours (`names`) and foreign ones."""
-    ours, foreign = [], []
+    ours: list[str] = []
+    foreign: list[str] = []
     for reference in from_references(folder / "Dockerfile", arguments):
         # Only a reference with a registry in it is ours: `debian:trixie-slim` stays Debian's whatever we call a folder.
         (ours if "/" in reference and image_name(reference) in names else foreign).append(reference)

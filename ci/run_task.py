@@ -4,9 +4,9 @@
     python3 ci/run_task.py hello-gbdx
     python3 ci/run_task.py hello-gbdx --input my_inputs --output my_outputs --ports 'message=Hi there'
 
-`make run` calls this with TASK, INPUT, OUTPUT and PORTS from the environment. The container gets a fresh /mnt/work, runs
-as the caller's uid, and sees its inputs and its own root file system read-only, no network and no capabilities. Memory,
-processes, disk and time are limited. It ends with one line: the verdict, the seconds, and where the outputs are.
+`make run` calls this with TASK, INPUT, OUTPUT and PORTS from the environment. The container gets a fresh /mnt/work,
+runs as the caller's uid, and sees its inputs and its own root file system read-only, no network and no capabilities.
+Memory, processes, disk and time are limited. The last line has the verdict, the seconds, and where the outputs are.
 
 Exit codes: 0 success; 1 the task failed; 2 refused, nothing was run; 3 no engine or no image; 4 the task broke the
 contract; 5 over a limit of memory or disk; 124 over its timeout; 130 canceled.
@@ -30,6 +30,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,7 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     add("--temporary", type=size, default="2g", help="size of /tmp, which is memory (default: 2g)")
     add("--processes", type=int, default=1024, help="processes and threads at most (default: 1024)")
     add("--timeout", type=int, help="seconds (default: the definition's)")
+    add("--shell", action="store_true", help="open a shell in the container instead of running the task")
     add("--grace", type=int, default=10, help="seconds between SIGTERM and SIGKILL (default: 10)")
     return parser.parse_args(arguments)
 
@@ -152,7 +154,9 @@ def plan(options: argparse.Namespace) -> Run:
         problems += error.problems
     if user() is None and (closed := unreadable(folders)):
         shown = ", ".join(closed[:3]) + (" ..." if len(closed) > 3 else "")
-        problems.append(f"INPUT: root runs tasks as uid {CONTAINER_UID}, which can't read {shown}: chmod -R a+rX, or use sudo")
+        problems.append(
+            f"INPUT: root runs tasks as uid {CONTAINER_UID}, which can't read {shown}: chmod -R a+rX, or use sudo"
+        )
     if problems:
         raise RefusedError(problems)
     image = options.image or build_images.reference(folder.name)
@@ -166,7 +170,7 @@ def user() -> tuple[int, int] | None:
     """The caller's uid and gid: behind sudo the person's own, None for root itself."""
     uid, gid = os.getuid(), os.getgid()
     if uid == 0 and os.environ.get("SUDO_UID"):
-        uid, gid = int(os.environ["SUDO_UID"]), int(os.environ.get("SUDO_GID", 0))
+        uid, gid = int(os.environ["SUDO_UID"]), int(os.environ.get("SUDO_GID") or 0)
     return (uid, gid) if uid else None
 
 
@@ -201,8 +205,8 @@ def mount(source: Path, target: str, read_only: bool) -> list[str]:
     return ["--mount", text.getvalue()]
 
 
-def container_command(engine: str, run: Run, work: Path, container: str) -> list[str]:
-    """The engine's whole command line for a run."""
+def container_command(engine: str, run: Run, work: Path, container: str, *words: str) -> list[str]:
+    """The engine's whole command line for a run of `words`, the definition's command when there are none."""
     options = run.options
     memory = str(options.memory or physical_memory() * 3 // 4)
     uid, gid = user() or (CONTAINER_UID, CONTAINER_UID)
@@ -218,7 +222,8 @@ def container_command(engine: str, run: Run, work: Path, container: str) -> list
         *("--network", options.network, "--pids-limit", str(options.processes)),
         *("--memory", memory, "--memory-swap", memory),
         *("--read-only", "--tmpfs", f"/tmp:rw,nosuid,nodev,exec,mode=1777,size={options.temporary}"),
-        *("--env", "HOME=/tmp", *mounts, run.image, *shlex.split(descriptor.get("command") or "")),
+        *("--env", "HOME=/tmp", *mounts, *(("--interactive", "--tty") if words else ())),
+        *(run.image, *(words or shlex.split(descriptor.get("command") or ""))),
     ]
 
 
@@ -295,8 +300,12 @@ def run_container(engine: str, run: Run, work: Path, container: str) -> tuple[di
             client.wait()
         guard.finished.set()
         guard.join()
-        template = '{"exit_code":{{.State.ExitCode}},"out_of_memory":{{.State.OOMKilled}},"error":{{json .State.Error}}}'
-        account = subprocess.run([engine, "inspect", "--format", template, container], capture_output=True, text=True, check=False)
+        template = (
+            '{"exit_code":{{.State.ExitCode}},"out_of_memory":{{.State.OOMKilled}},"error":{{json .State.Error}}}'
+        )
+        account = subprocess.run(
+            [engine, "inspect", "--format", template, container], capture_output=True, text=True, check=False
+        )
     finally:
         guard.finished.set()
         # Nobody waits for this: what is left of the container is the engine's to remove.
@@ -390,22 +399,43 @@ def build_images_name(run: Run) -> str:
     return run.image.rsplit("/", 1)[-1].split(":")[0]
 
 
+@contextlib.contextmanager
+def staging_folder(run: Run) -> Iterator[Path]:
+    """A folder beside the destination, so that the last step is a rename; its name says that it isn't finished."""
+    run.output.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=f".{run.output.name}.unfinished-", dir=run.output.parent))
+    try:
+        yield staging
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def open_shell(run: Run) -> int:
+    """A shell in a container just like the task's, /mnt/work laid out as for a run; all of it goes with the shell."""
+    engine = build_images.find_engine()
+    image_id(engine, run)
+    with staging_folder(run) as staging:
+        work = lay_out(run, staging)
+        print(f"{run.name}: the task's command is: {run.definition['containerDescriptors'][0].get('command')}")
+        container = f"gbdx-{run.name}-{secrets.token_hex(4)}"
+        command = container_command(engine, run, work, container, "bash")
+        try:
+            return subprocess.run(command, check=False).returncode
+        finally:
+            subprocess.run([engine, "rm", "--force", container], capture_output=True, check=False)
+
+
 def execute(run: Run) -> Verdict:
     """Runs a task and prints the line that says what became of it."""
     engine = build_images.find_engine()
     identity = image_id(engine, run)
-    run.output.parent.mkdir(parents=True, exist_ok=True)
-    # Beside its destination, so that the last step is a rename; the name says that it isn't finished.
-    staging = Path(tempfile.mkdtemp(prefix=f".{run.output.name}.unfinished-", dir=run.output.parent))
-    try:
+    with staging_folder(run) as staging:
         work = lay_out(run, staging)
         start = time.monotonic()
         account, stopped = run_container(engine, run, work, f"gbdx-{run.name}-{secrets.token_hex(4)}")
         seconds = time.monotonic() - start
         verdict, warnings = decide(run, work, account, stopped)
         destination = publish(run, staging, verdict, seconds, identity)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
     for warning in warnings:
         print(f"{run.name}: warning: {printable(warning)}")
     if verdict.state == "success":
@@ -419,7 +449,10 @@ def execute(run: Run) -> Verdict:
 def main(arguments: list[str]) -> int:
     """One run; the exit codes are those of the module's docstring."""
     try:
-        return execute(plan(parse_arguments(arguments))).exit_code
+        run = plan(parse_arguments(arguments))
+        return open_shell(run) if run.options.shell else execute(run).exit_code
+    except KeyboardInterrupt:
+        return EXIT_CODES["canceled"]
     except RefusedError as error:
         print("\n".join(f"refused: {problem}" for problem in error.problems), file=sys.stderr)
         return EXIT_CODES["refused"]

@@ -93,7 +93,7 @@ def string_problems(definition: dict[str, Any], values: dict[str, Any]) -> list[
         if not isinstance(value, (str, bool))
     ]
     return problems + [
-        f"string port {port['name']!r} is required: expected a value, for example PORTS='{port['name']}=...', found none"
+        f"string port {port['name']!r} is required: expected a value, such as PORTS='{port['name']}=...', found none"
         for port in ports
         if port.get("required") and not any(owner_of(name, ports) is port for name in values)
     ]
@@ -110,7 +110,8 @@ def folder_problems(definition: dict[str, Any], folders: dict[str, Path], folder
     """What is wrong with the input folders: undeclared ones, required ones missing."""
     ports = declared(definition, "directory")
     known = ", ".join(port["name"] for port in ports) or "none"
-    problems = [f"{folders[n]}: not a declared input port; there are: {known}" for n in folders if not owner_of(n, ports)]
+    strangers = [name for name in folders if not owner_of(name, ports)]
+    problems = [f"{folders[name]}: not a declared input port; there are: {known}" for name in strangers]
     found = ", ".join(folders) or "none"
     return problems + [
         f"directory port {port['name']!r} is required: expected the folder {folder}/{port['name']}, found {found}"

@@ -101,7 +101,9 @@ def read_status(path: str) -> tuple[str, str]:
         raise BrokenContractError("status.json: expected the task to write it, found none")
     word = STATUS_WORDS.get(str(found.get("status")).lower())
     if word is None:
-        raise BrokenContractError(f'status.json: expected the status "success" or "failed", found {found.get("status")!r}')
+        raise BrokenContractError(
+            f'status.json: expected the status "success" or "failed", found {found.get("status")!r}'
+        )
     return word, printable(str(found.get("reason") or ""))
 
 
@@ -149,9 +151,10 @@ def port_problems(output: str, name: str) -> list[str]:
 
 def owner_of(name: str, ports: list[dict[str, Any]]) -> dict[str, Any] | None:
     """The declared port that a name under output/ (or in its ports.json) belongs to."""
-    exact = [port for port in ports if port["name"] == name and not port.get("multiplex")]
-    prefixed = [port for port in ports if port.get("multiplex") and name.startswith(port["name"]) and name != port["name"]]
-    return (exact + sorted(prefixed, key=lambda port: -len(port["name"])) or [None])[0]
+    prefixes = [port for port in ports if port.get("multiplex") and len(name) > len(port["name"])]
+    candidates = [port for port in ports if port["name"] == name and not port.get("multiplex")]
+    candidates += sorted((p for p in prefixes if name.startswith(p["name"])), key=lambda p: -len(p["name"]))
+    return candidates[0] if candidates else None
 
 
 def check_outputs(output: str, definition: dict[str, Any]) -> tuple[list[str], list[str]]:

@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# Every linter, one after the other; all findings are shown before it fails.
+set -uo pipefail
+cd "$(dirname "$0")/.." || exit
+PATH=$PWD/.venv/bin:$PATH
+failed=()
+
+check() {
+    local name=$1
+    shift
+    "$@" || failed+=("$name")
+}
+
+mapfile -t dockerfiles < <(git ls-files --cached --others --exclude-standard -- '*Dockerfile')
+mapfile -t scripts < <(git ls-files --cached --others --exclude-standard -- '*.sh' '.ci/run')
+
+check "definitions (ci/lint_tasks.py)" python ci/lint_tasks.py
+check "identical copies (make sync)" python ci/sync_copies.py --check
+check "ruff check" ruff check --quiet
+check "ruff format (ruff format)" ruff format --check --quiet
+check mypy mypy --no-error-summary
+check shellcheck shellcheck "${scripts[@]}"
+# DL3008 wants versions of Debian packages pinned: the archive keeps only the newest, so a pin breaks the next build.
+check hadolint hadolint --ignore DL3008 "${dockerfiles[@]}"
+
+if [ ${#failed[@]} -gt 0 ]; then
+    printf 'lint: %s failed\n' "${failed[@]}" >&2
+    exit 1
+fi
+echo "lint: no errors"
