@@ -1,0 +1,66 @@
+"""What the tests that need containers share: the engine, the images, and the option --task.
+
+Without an engine these tests fail, each with the sentence that ci/engine.sh ends with; none is ever skipped.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import build_images
+import pytest
+from image_graph import ROOT
+
+MISBEHAVING_TASKS = Path(__file__).resolve().parent / "misbehaving_tasks"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """--task NAME keeps the contract tests to one task."""
+    parser.addoption("--task", metavar="NAME", help="run the container contract tests for this task alone")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whatever asks for the engine, directly or not, is a container test: `-m 'not container'` leaves it out."""
+    for item in items:
+        if "engine" in getattr(item, "fixturenames", ()):
+            item.add_marker("container")
+
+
+@pytest.fixture(scope="session")
+def engine() -> str:
+    """The engine's command line, found or installed by ci/engine.sh."""
+    found = subprocess.run([ROOT / "ci" / "engine.sh"], capture_output=True, text=True, check=False)
+    if found.returncode:
+        pytest.fail(f"no container engine:\n{found.stderr.strip()}", pytrace=False)
+    return found.stdout.strip()
+
+
+@pytest.fixture(scope="session")
+def hello_image(engine: str) -> str:
+    """The image of hello-gbdx, built when it is missing or out of date."""
+    command = [sys.executable, ROOT / "ci" / "build_images.py", "hello-gbdx"]
+    built = subprocess.run(command, capture_output=True, text=True, check=False)
+    if built.returncode:
+        pytest.fail(built.stderr, pytrace=False)
+    return build_images.reference("hello-gbdx")
+
+
+@pytest.fixture(scope="session")
+def misbehaving_image(engine: str, hello_image: str) -> str:
+    """One image with the scripts of all misbehaving tasks."""
+    name = build_images.reference("misbehaving-tasks")
+    registry, _, tag = hello_image.replace("/hello-gbdx:", " ").partition(" ")
+    arguments = ["--build-arg", f"REGISTRY={registry}", "--build-arg", f"TAG={tag}"]
+    built = subprocess.run(
+        [engine, "build", "--tag", name, *arguments, MISBEHAVING_TASKS],
+        env={**os.environ, "DOCKER_BUILDKIT": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if built.returncode:
+        pytest.fail(built.stderr, pytrace=False)
+    return name
