@@ -52,8 +52,8 @@ def _words(text: str) -> list[str]:
 
 def is_copied(name: str, sources: list[str]) -> bool:
     """Say whether a file of the folder is among the sources; a source with a variable may be any file."""
-    plain = [source.strip("/").removeprefix("./") if source != "." else "*" for source in sources]
-    return any("$" in source or fnmatch.fnmatchcase(name, source or "*") for source in plain)
+    plain = [source.strip("/").removeprefix("./") for source in sources]
+    return any("$" in source or fnmatch.fnmatchcase(name, "*" if source in ("", ".") else source) for source in plain)
 
 
 def check_dockerfile(task: TaskFolder, script: str | None) -> Iterator[Finding]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import io
 import re
 import shlex
 import sys
@@ -61,14 +62,18 @@ def lint_folder(path: Path, root: Path) -> tuple[str, list[Finding]]:
     findings += command_findings
     for check in (check_ports, check_habits, check_sample_inputs, check_readme):
         findings += check(task)
-    return f"generation {generation(task.definition)}", [*findings, *check_context(task, script)]
+    return _kind(task), [*findings, *check_context(task, script)]
 
 
 def lint_definition(path: Path) -> tuple[str, list[Finding]]:
     """Return which generation a definition file is, as text, and all findings of the file alone."""
     task = TaskFolder(path.parent, definition_file=path.name)
     findings = _load(task)
-    return (f"generation {generation(task.definition)}" if task.definition else ""), findings
+    return (_kind(task) if task.definition else ""), findings
+
+
+def _kind(task: TaskFolder) -> str:
+    return f"{task.definition_file}: generation {generation(task.definition)}"
 
 
 def _load(task: TaskFolder) -> list[Finding]:
@@ -89,7 +94,7 @@ def _check_folder_name(task: TaskFolder) -> Iterator[Finding]:
 def _find_definition(task: TaskFolder) -> Iterator[Finding]:
     """Set `task.definition_file` and report a definition that is missing, named otherwise, or there twice."""
     expected = f"{task.name}{DEFINITION_SUFFIX}"
-    candidates = sorted(path.name for path in task.path.glob("*.json") if re.search("def[a-z]*ition", path.name))
+    candidates = sorted(path.name for path in task.path.glob("*.json") if re.search("def[a-z]*tion", path.name))
     if expected in candidates:
         task.definition_file = expected
     elif candidates:
@@ -181,8 +186,7 @@ def _print(path: Path, kind: str, findings: list[Finding], root: Path) -> None:
     absolute = folder.resolve()
     shown = absolute.relative_to(root) if absolute.is_relative_to(root) else folder
     if kind:
-        definition = path.name if path.is_file() else f"{absolute.name}{DEFINITION_SUFFIX}"
-        print(f"{shown / definition}: {kind}")
+        print(shown / kind)
     for finding in findings:
         place = str(shown / finding.file) + (f":{finding.line}" if finding.line else "")
         print(f"{place}: {finding.severity}: {finding.message}")
@@ -226,6 +230,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--port-table", type=Path, metavar="FOLDER", help="print the README's table of ports")
     parser.add_argument("--root", type=Path, default=REPOSITORY, help="the repository (default: this one)")
     options = parser.parse_args(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal without UTF-8 still gets every line
     root = options.root.resolve()
     missing = [str(path) for path in [*options.paths, options.port_table] if path and not path.exists()]
     if missing:

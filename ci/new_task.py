@@ -59,7 +59,7 @@ Rename = Callable[[str], str]
 def tasks(root: Path) -> list[str]:
     """Return the names of the folders that can be forked: those with a definition."""
     found = {path.parent.name for path in root.glob(f"*/*{DEFINITION_SUFFIX}")}
-    return sorted(name for name in found if not name.startswith("."))
+    return sorted(name for name in found if NAME_FORM.fullmatch(name))
 
 
 def snake(name: str) -> str:
@@ -118,8 +118,8 @@ def _clashes_with_origin(folder: Path, name: str) -> Iterator[str]:
     if definition is None:
         yield f"cannot be made: {folder.name}{DEFINITION_SUFFIX} must be a JSON object first (make lint says more)"
         return
-    ports = [port for key in ("inputPortDescriptors", "outputPortDescriptors") for port in definition.get(key) or []]
-    if any(isinstance(port, dict) and port.get("name") in (name, snake(name)) for port in ports):
+    ports = [port for key in ("inputPortDescriptors", "outputPortDescriptors") for port in _objects(definition, key)]
+    if any(port.get("name") in (name, snake(name)) for port in ports):
         yield f"is the name of a port of {folder.name}"
     scripts = "\n".join(_text(path.read_bytes()) or "" for path in folder.glob("*.py"))
     if re.search(rf"^\s*(?:import|from)\s+{snake(name)}\b", scripts, re.M):
@@ -132,6 +132,11 @@ def _definition(folder: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return loaded if isinstance(loaded, dict) else None
+
+
+def _objects(definition: dict[str, Any], key: str) -> list[dict[str, Any]]:
+    listed = definition.get(key)
+    return [member for member in listed if isinstance(member, dict)] if isinstance(listed, list) else []
 
 
 # --- What is copied -----------------------------------------------------------------------------------------------
@@ -171,38 +176,52 @@ def renamer(origin: str, name: str, script: str) -> Rename:
 
     `script` is the text of the origin's script; it says which classes are the task's.
     """
-    forms = _forms_of_one_word(origin, name, script) if "-" not in origin else _forms(origin, name)
-    kept = _kept(origin)
-    one_of_all = re.compile("|".join(f"(?P<form{place}>{form})" for place, (form, _) in enumerate(forms)))
-    replacements = {f"form{place}": replacement for place, (_, replacement) in enumerate(forms)}
-
-    def replace(match: re.Match[str]) -> str:
-        return replacements[match.lastgroup or ""]
+    is_one_word = "-" not in origin
+    forms = _forms_of_one_word(origin, name, script) if is_one_word else _forms(origin, name)
+    as_module = [*forms, (rf"(?<![\w.-]){origin}(?=\.)", snake(name))]
+    imports_origin = re.compile(rf"^import {snake(origin)}\b", re.M)
+    kept, kept_in_prose = re.compile(_kept(origin)), re.compile(f"{_kept(origin)}|{_mention(origin)}")
 
     def rename(text: str) -> str:
-        done, pieces = 0, []
-        for match in kept.finditer(text):
-            pieces += [one_of_all.sub(replace, text[done : match.start()]), match.group()]
-            done = match.end()
-        return "".join([*pieces, one_of_all.sub(replace, text[done:])])
+        chosen = as_module if is_one_word and imports_origin.search(text) else forms
+        lines = text.splitlines(keepends=True)
+        return "".join(_replaced(line, kept_in_prose if _recalls(line) else kept, chosen) for line in lines)
 
     return rename
 
 
-def _kept(origin: str) -> re.Pattern[str]:
+def _recalls(line: str) -> bool:
+    """Say whether a line of prose, no heading and no code, is about the walkthrough: a name there means the original."""
+    return "walkthrough" in line.lower() and not re.match(r"#+ \S|.*([={]|\w\()", line)
+
+
+def _replaced(text: str, kept: re.Pattern[str], forms: list[tuple[str, str]]) -> str:
+    """Replace each form in one pass, so that a new name that holds the old one is not replaced again."""
+    parts = [f"(?P<kept>{kept.pattern})", *(f"(?P<form{place}>{form})" for place, (form, _) in enumerate(forms))]
+
+    def replacement(match: re.Match[str]) -> str:
+        which = match.lastgroup or "kept"
+        return match.group() if which == "kept" else forms[int(which.removeprefix("form"))][1]
+
+    return re.sub("|".join(parts), replacement, text)
+
+
+def _kept(origin: str) -> str:
     """What stays as it is: the interface, links, paths that lead out, and mentions of the origin as the origin."""
-    title = " ".join(origin.split("-"))
-    mention = rf"[`'\"*]?{re.escape(origin)}(?![\w-])"
+    sources = r"fork(?:ed)?|cop(?:y|ied)|derived|adapted|taken|started|master(?: copy)?"
     parts = [
-        r"gbdx_task_interface|GbdxTaskInterface",
+        "gbdx_task_interface|GbdxTaskInterface",
         r"https?://(?!localhost|127\.0\.0\.1)[^\s)>\"'`]+",
         r"(?:\.\./)+[\w./-]*",
-        rf"\bFROM={re.escape(origin)}\b",
-        rf"(?i:\b(?:fork(?:ed)?|cop(?:y|ied)|derived|adapted|taken|started|master(?: copy)?)\s+(?:of|from|in)\s+){mention}",
-        rf"(?i:{re.escape(title)}|{re.escape(origin)}(?![\w-]))(?=[^\n]*[Ww]alkthrough)",
-        rf"(?i:walkthrough)(?:(?![A-Za-z0-9]{origin[0]})[^\n])*?(?i:{re.escape(title)}|{re.escape(origin)}(?![\w-]))",
+        rf"\bFROM={origin}(?![\w-])",
+        rf"(?i:\b(?:{sources})\s+(?:of|from|in)\s+)(?:the )?[`'\"*]?{_mention(origin)}",
     ]
-    return re.compile("|".join(parts))
+    return "|".join(parts)
+
+
+def _mention(origin: str) -> str:
+    title = origin.replace("-", " ")
+    return rf"(?<!TASK=)(?<!NAME=)(?<![\w-])(?:{origin}(?![\w-])|(?i:{title})\b)"
 
 
 def _class_forms(origin: str, name: str) -> list[tuple[str, str]]:
@@ -219,7 +238,7 @@ def _forms(origin: str, name: str) -> list[tuple[str, str]]:
     before, after = r"(?<![A-Za-z0-9])", r"(?![A-Za-z0-9])"
     classes = [(rf"(?:(?<![A-Za-z0-9])|(?<=\bTest)){old}(?![a-z0-9])", new) for old, new in _class_forms(origin, name)]
     return [
-        (rf"(?<![\w-]){re.escape(origin)}(?![A-Za-z0-9-])", name),
+        (rf"(?<![\w-]){origin}(?![A-Za-z0-9-])", name),
         (rf"{before}(?<!\w\.){snake(origin)}{after}", snake(name)),
         (rf"{before}{snake(origin).upper()}{after}", snake(name).upper()),
         *classes,
@@ -240,7 +259,7 @@ def _forms_of_one_word(origin: str, name: str, script: str) -> list[tuple[str, s
         (rf"(?<=\btest_){origin}\b", snake(name)),
         (rf"(?:(?<=\bimport )|(?<=\bfrom )){origin}\b(?! import [a-z])", snake(name)),
         (rf"(?:(?<=\bTASK=)|(?<=\bNAME=)|(?<=\blocalhost/)|(?<=title=)|(?<=title=\")){origin}\b(?!-)", name),
-        (rf"(?:(?<=^# )|(?<=\n# )|(?<=\"\"\")|(?<=`)){origin}(?=[\n:`/]|$)", name),
+        (rf"(?:(?<=^# )|(?<=\"\"\")|(?<=`)){origin}(?=[\n:`/]|$)", name),
         (rf"(?<![\w.-]){origin}(?=:\d+\.\d)", name),
         *((rf"\b{old}\b", new) for old, new in _class_forms(origin, name) if old in own_classes),
     ]
@@ -254,11 +273,11 @@ def renamed_definition(text: str, origin: str, name: str, rename: Rename, owner:
         definition["version"] = FIRST_VERSION
     if owner and "taskOwnerEmail" in definition:
         definition["taskOwnerEmail"] = owner
-    for container in definition.get("containerDescriptors") or []:
-        image = container.get("properties", {}).get("image")
-        if isinstance(image, str):
-            registry = image.partition("@")[0].rpartition("/")[:2]
-            container["properties"]["image"] = "".join(registry) + f"{name}:{FIRST_VERSION}"
+    for container in _objects(definition, "containerDescriptors"):
+        properties = container.get("properties")
+        if isinstance(properties, dict) and isinstance(properties.get("image"), str):
+            registry = properties["image"].partition("@")[0].rpartition("/")[:2]
+            properties["image"] = "".join(registry) + f"{name}:{FIRST_VERSION}"
     indent = re.search(r"^( +|\t)\"", text, re.M)
     width: int | str | None = None if indent is None else "\t" if indent.group(1) == "\t" else len(indent.group(1))
     return json.dumps(definition, indent=width, ensure_ascii=False) + ("\n" if text.endswith("\n") else "")

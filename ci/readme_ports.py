@@ -142,7 +142,7 @@ def _check_ports_in_text(task: TaskFolder, text: str) -> Iterator[Finding]:
 
 def _check_files_in_text(task: TaskFolder, text: str) -> Iterator[Finding]:
     """Check that definition files and images that the README names are this folder's."""
-    pattern = rf"(?<![\w/.-])(?:[\w-]*def[a-z]*ition\.json|{re.escape(task.name)}[\w-]*\.json)\b"
+    pattern = rf"(?<![\w/.-])(?:[\w-]*def[a-z]*tion\.json|{re.escape(task.name)}[\w-]*\.json)\b"
     for name in sorted(set(re.findall(pattern, text))):
         is_another_task = name.endswith(DEFINITION_SUFFIX) and not name.startswith(task.name)
         if name != task.definition_file and not is_another_task and not (task.path / name).is_file():

@@ -36,7 +36,7 @@ def _first_of_a_listing(node: ast.Subscript) -> str | None:
 
 def _call_habit(call: ast.Call, name: str) -> str | None:
     keywords = {keyword.arg: keyword.value for keyword in call.keywords}
-    if name == "os.makedirs" and "exist_ok" not in keywords and len(call.args) < 3:  # noqa: PLR2004 (its third argument)
+    if name == "os.makedirs" and "exist_ok" not in keywords and len(call.args) < 3:
         return "expected os.makedirs(..., exist_ok=True), found it without: a second run fails"
     if name in ("os.chdir", "shutil.move"):
         return f"expected inputs that stay as they are, found {name}: inputs are mounted read-only"
