@@ -146,12 +146,8 @@ def _draw(image: Image, geometries: list[Any], project: Any, all_touched: bool, 
     """Runs of some geometries, and why some have none."""
     polygons, faults = flatten(geometries)
     left_out = {number: fault for number, fault in enumerate(faults) if fault}
-    if project is not None and len(polygons.points):
-        x, y = project.transform(polygons.points[:, 0], polygons.points[:, 1])
-        polygons = polygons._replace(points=np.stack([x, y], axis=1))
-    placed = polygons._replace(points=to_pixels(polygons.points, image))
-    boxes = bounds(placed)
-    polygons, placed, boxes = _without_bad_points(polygons, placed, boxes, left_out)
+    polygons, placed = place(image, polygons, project)
+    polygons, placed, boxes = _without_bad_points(polygons, placed, bounds(placed), left_out)
     runs = polygon_runs(placed, image.height, image.width, compiled)
     ties = np.arange(len(geometries)) if all_touched else np.flatnonzero(runs.states == 1)
     size = image.transform, image.height, image.width, all_touched
@@ -207,6 +203,35 @@ def _windows(boxes: NDArray[np.float64], image: Image) -> NDArray[np.int64]:
     rows = np.floor(top).clip(0, image.height), np.ceil(bottom).clip(0, image.height)
     cols = np.floor(left).clip(0, image.width), np.ceil(right).clip(0, image.width)
     return np.stack([*rows, *cols], axis=1).astype(np.int64)
+
+
+def placed_windows(image: Image, geometries: list[Any], crs: Any = WGS84) -> tuple[NDArray[np.int64], dict[int, str]]:
+    """Windows (n, 4: first row, last row, first column, last column; last ones excluded) of geometries on an image.
+
+    No pixel is read. Also number -> reason of those that have none.
+    """
+    polygons, faults = flatten(geometries)
+    left_out = {number: fault for number, fault in enumerate(faults) if fault}
+    polygons, placed = place(image, polygons, projection(image, crs))
+    _, _, boxes = _without_bad_points(polygons, placed, bounds(placed), left_out)
+    _outside(boxes, image, left_out)
+    return _windows(boxes, image), left_out
+
+
+def placed_runs(
+    image: Image, geometries: list[Any], crs: Any = WGS84
+) -> tuple[Runs, NDArray[np.int64], NDArray[np.float64], dict[int, str]]:
+    """Runs and windows of geometries on an image, their boxes in pixels, and number -> reason of those without."""
+    drawn = _draw(image, geometries, projection(image, crs), all_touched=False, compiled=True)
+    return drawn.runs, drawn.windows, drawn.boxes, drawn.left_out
+
+
+def place(image: Image, polygons: Polygons, project: pyproj.Transformer | None) -> tuple[Polygons, Polygons]:
+    """Polygons in the image's CRS, and the same in its pixels."""
+    if project is not None and len(polygons.points):
+        x, y = project.transform(polygons.points[:, 0], polygons.points[:, 1])
+        polygons = polygons._replace(points=np.stack([x, y], axis=1))
+    return polygons, polygons._replace(points=to_pixels(polygons.points, image))
 
 
 def _join_drawn(steps: list[_Drawn]) -> _Drawn:
