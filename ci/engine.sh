@@ -6,7 +6,7 @@
 # Exit codes: 0 an engine works, 1 none does and none could be had.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
-stamp=$here/../.make/engine
+stamp=$here/../.make/engine${ENGINE:+-${ENGINE//\//_}}
 log=${GBDX_ENGINE_LOG:-/var/log/dockerd-gbdx.log}
 help_url=https://docs.docker.com/engine/install/
 export DOCKER_BUILDKIT=1
@@ -24,6 +24,12 @@ builds() {
     [ -n "$image" ] && { "$1" rmi "$image" >/dev/null 2>&1 || true; }
 }
 
+# Every run has an init process; Podman keeps its own in a package apart.
+has_init() {
+    [ "$(basename "$1")" != podman ] || [ -x /usr/libexec/podman/catatonit ] || type -P catatonit >/dev/null ||
+        { say "podman can't run tasks without an init: install the package catatonit"; return 1; }
+}
+
 candidates() {
     if [ -n "${ENGINE:-}" ]; then
         type -P "$ENGINE" || true
@@ -35,7 +41,7 @@ candidates() {
 find_engine() {
     local cli
     for cli in $(candidates); do
-        if answers "$cli" && builds "$cli"; then
+        if answers "$cli" && has_init "$cli" && builds "$cli"; then
             mkdir -p "$(dirname "$stamp")" && echo "$cli" >"$stamp"
             echo "$cli"
             return 0
@@ -48,7 +54,6 @@ find_engine() {
 remembered() {
     local cli
     [ -r "$stamp" ] && cli=$(<"$stamp") && [ -n "$cli" ] || return 1
-    [ -z "${ENGINE:-}" ] || [ "$(type -P "$ENGINE" || true)" = "$cli" ] || return 1
     answers "$cli" && echo "$cli"
 }
 
