@@ -92,10 +92,10 @@ def refusals(root: Path, name: str, origin: str) -> list[str]:
 
 def _name_clashes(root: Path, name: str) -> Iterator[str]:
     script = f"{snake(name)}.py"
-    if (root / name).exists() or (root / name).is_symlink():
-        yield "exists already"
     if name in RESERVED or name.startswith("test-"):
         yield "is a name that the repository needs for something else"
+    elif (root / name).exists() or (root / name).is_symlink():
+        yield "exists already"
     if (root / "base-images" / name).exists():
         yield "is the name of a base image"
     if keyword.iskeyword(snake(name)):
@@ -191,7 +191,7 @@ def renamer(origin: str, name: str, script: str) -> Rename:
 
 
 def _recalls(line: str) -> bool:
-    """Say whether a line of prose, no heading and no code, is about the walkthrough: a name there means the original."""
+    """Say whether a line of prose, no heading and no code, is about the walkthrough, whose names stay."""
     return "walkthrough" in line.lower() and not re.match(r"#+ \S|.*([={]|\w\()", line)
 
 

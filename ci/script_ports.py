@@ -77,9 +77,12 @@ class _Program:
     def calls_in(self, file: str, tree: ast.Module) -> Iterator[PortCall]:
         for node in ast.walk(tree):
             if isinstance(node, ast.Call):
-                for method in self.methods_of(node):
-                    default = _literal(_argument(node, 1, "default"))
-                    for name in self.names(_argument(node, 0, _name_parameter(method))):
+                methods = self.methods_of(node)
+                default = _literal(_argument(node, 1, "default"))
+                for method in methods:
+                    # Where a variable may hold several methods, which name goes with which is not known.
+                    names = self.names(_argument(node, 0, _name_parameter(method))) if len(methods) == 1 else [None]
+                    for name in names:
                         yield PortCall(file, node.lineno, method, name, default)
             elif isinstance(node, ast.Attribute) and node.attr in METHODS and not self.is_followed(node):
                 yield PortCall(file, node.lineno, node.attr, None)

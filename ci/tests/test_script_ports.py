@@ -119,20 +119,14 @@ def test_a_librarys_function_of_the_same_name_is_no_caller():
 
 
 def test_a_method_given_to_a_helper_is_followed():
-    script = """
-        def read(method, port):
-            return method(port)
+    helper = "def read(method, port):\n    return method(port)\n"
+    assert names(helper + "def invoke(task):\n    read(task.get_input_data_port, 'a')") == ["a"]
 
-        def invoke(task):
-            read(task.get_input_data_port, "a")
-            read(task.get_input_string_port, "b")
-    """
-    assert {(call.method, call.name) for call in port_calls({"s.py": ast.parse(textwrap.dedent(script))})} == {
-        ("get_input_data_port", "a"),
-        ("get_input_data_port", "b"),
-        ("get_input_string_port", "a"),
-        ("get_input_string_port", "b"),
-    }
+
+def test_several_methods_given_to_a_helper_leave_open_which_name_goes_with_which():
+    helper = "def read(method, port):\n    return method(port)\n"
+    calls = "def invoke(task):\n    read(task.get_input_data_port, 'a')\n    read(task.get_input_string_port, 'b')"
+    assert names(helper + calls) == [None, None]
 
 
 def test_a_loop_variable_hides_a_module_constant_of_the_same_name():
