@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Builds the images that are missing or out of date: ci/build_images.py NAME ... (none: all of them).
+"""Builds the images that are missing or out of date: ci/build_images.py NAME ... (none: every task's).
 
 Parents first. An image is up to date when the store holds the tag `src-<hash of its sources and its parents'>`, so that
 nothing is built twice, whatever the engine's cache holds. REGISTRY and TAG come from the environment (localhost, dev).
@@ -14,7 +14,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from subprocess import PIPE, STDOUT
 
@@ -22,6 +24,8 @@ from image_graph import NOT_IN_IMAGES, ROOT, GraphError, Image, lineage, read_gr
 
 LICENSE = "Apache-2.0"
 DEFINITION_LABEL = "gbdx.task.definition"
+
+ONE_AT_A_TIME = threading.Lock()
 
 # Where Debian, Red Hat, Alpine and SUSE keep the CA certificates that the machine trusts.
 CA_FILES = (
@@ -150,16 +154,17 @@ def build_command(engine: str, image: Image, tags: list[str], arguments: dict[st
 
 
 def fetch_external(engine: str, image: Image) -> None:
-    """Pulls, or makes, the foreign images that an image starts from."""
-    for base in image.external:
-        if subprocess.run([ROOT / "ci" / "debian_base.sh", engine, base], check=False).returncode:
-            raise BuildError(f"{image.name}: its base {base} is not to be had: see the lines above")
+    """Pulls, or makes, the foreign images that an image starts from; one at a time, as two may want the same."""
+    with ONE_AT_A_TIME:
+        for base in image.external:
+            if subprocess.run([ROOT / "ci" / "debian_base.sh", engine, base], check=False).returncode:
+                raise BuildError(f"{image.name}: its base {base} is not to be had: see the lines above")
 
 
 def run_builder(command: list[str], name: str) -> None:
-    """Runs a build; its progress is seen on a terminal or with V=1, else only the end of it, when it fails."""
+    """Runs a build; its progress is seen with V=1, else only the end of it, when it fails."""
     environment = {**os.environ, "DOCKER_BUILDKIT": "1"}
-    if os.environ.get("V") or sys.stderr.isatty():
+    if os.environ.get("V"):
         failed = subprocess.run(command, env=environment, stdout=sys.stderr, check=False).returncode
     else:
         done = subprocess.run(command, env=environment, stdout=PIPE, stderr=STDOUT, check=False)
@@ -192,15 +197,30 @@ def ensure(engine: str, name: str, images: dict[str, Image], arguments: dict[str
         subprocess.run([engine, "tag", current, wanted], check=True)
 
 
+def ensure_all(engine: str, needed: list[str], images: dict[str, Image], arguments: dict[str, str]) -> None:
+    """Brings images up to date, parents first, two at a time: one downloads while another unpacks."""
+    builds: dict[str, Future[None]] = {}
+
+    def after_parents(name: str) -> None:
+        for parent in images[name].parents:
+            builds[parent].result()
+        ensure(engine, name, images, arguments)
+
+    # Parents come first in `needed`, so that whatever waits here waits for a build that has begun.
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        for name in needed:
+            builds[name] = pool.submit(after_parents, name)
+    for build_done in builds.values():
+        build_done.result()
+
+
 def main(names: list[str]) -> int:
-    """Builds `names` (all images when there are none) and what they are built from."""
+    """Builds `names` (all tasks when there are none) and what they are built from."""
     arguments = {"REGISTRY": os.environ.get("REGISTRY") or "localhost", "TAG": os.environ.get("TAG") or "dev"}
     images = read_graph(arguments=arguments)
-    needed = {image.name for name in names or images for image in lineage(name, images)}
-    engine = find_engine()
-    for name in images:
-        if name in needed:
-            ensure(engine, name, images, arguments)
+    wanted = names or [name for name, image in images.items() if image.is_task]
+    needed = {image.name for name in wanted for image in lineage(name, images)}
+    ensure_all(find_engine(), [name for name in images if name in needed], images, arguments)
     return 0
 
 
