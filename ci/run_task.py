@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import csv
+import errno
 import io
 import json
 import os
@@ -24,7 +25,6 @@ import secrets
 import shlex
 import shutil
 import signal
-import stat
 import subprocess
 import sys
 import tempfile
@@ -36,7 +36,7 @@ from pathlib import Path
 from typing import Any
 
 import build_images
-from image_graph import ROOT, GraphError, read_graph, task_folders
+from image_graph import ROOT, GraphError, lineage, read_graph, task_folders
 from task_inputs import RefusedError, prepare, read_definition, unreadable
 from task_verdict import EXIT_CODES, BrokenContractError, Verdict, check_outputs, judge, printable, read_status
 
@@ -44,6 +44,7 @@ from task_verdict import EXIT_CODES, BrokenContractError, Verdict, check_outputs
 CONTAINER_UID = 10001
 # The platform's own default, in seconds, for a definition without a timeout.
 DEFAULT_TIMEOUT = 7200
+MAX_WARNINGS = 20
 UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 
 
@@ -188,13 +189,15 @@ def lay_out(run: Run, staging: Path) -> Path:
     return work
 
 
+# The system's own tools change and remove trees: they follow no link and go to any depth, whatever a task has nested.
 def give(folder: Path, uid: int, gid: int) -> None:
-    """Makes a user the owner of everything in a folder, links themselves included; set-id bits are dropped."""
-    for path in (folder, *folder.rglob("*")):
-        os.chown(path, uid, gid, follow_symlinks=False)
-        mode = path.lstat().st_mode
-        if not stat.S_ISLNK(mode) and mode & (stat.S_ISUID | stat.S_ISGID):
-            path.chmod(stat.S_IMODE(mode) & 0o777)
+    """Makes a user the owner of everything in a folder, links themselves included."""
+    subprocess.run(["chown", "-hR", f"{uid}:{gid}", folder], check=True)
+
+
+def open_up(folder: Path) -> None:
+    """Lets the owner into everything that a task left, closed or not, and drops set-id bits."""
+    subprocess.run(["chmod", "-R", "u+rwX,ug-s,o-t", folder], capture_output=True, check=False)
 
 
 def mount(source: Path, target: str, read_only: bool) -> list[str]:
@@ -249,9 +252,10 @@ def over_disk(work: Path, limit: int | None) -> str:
 class Guard(threading.Thread):
     """Watches a running container and stops it, TERM first, KILL later, when it is over its time or its disk."""
 
-    def __init__(self, engine: str, container: str, run: Run, work: Path) -> None:
+    def __init__(self, engine: str, container: str, run: Run, work: Path, client: subprocess.Popen[bytes]) -> None:
         super().__init__(daemon=True)
         self.engine, self.container, self.run_asked, self.work = engine, container, run, work
+        self.client = client
         self.finished = threading.Event()
         self.verdict: Verdict | None = None
 
@@ -271,12 +275,16 @@ class Guard(threading.Thread):
     def stop(self, verdict: Verdict) -> None:
         """Ends the container, and keeps the first reason for it."""
         self.verdict = self.verdict or verdict
-        grace = str(self.run_asked.options.grace)
-        subprocess.run([self.engine, "stop", "--time", grace, self.container], capture_output=True, check=False)
+        command = [self.engine, "stop", "--time", str(self.run_asked.options.grace), self.container]
+        # Again and again: a container that the engine is only just starting can't be stopped yet.
+        while self.client.poll() is None:
+            subprocess.run(command, capture_output=True, start_new_session=True, check=False)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.client.wait(0.2)
 
 
 def interrupted(signum: int, frame: object) -> None:
-    """SIGTERM ends a run as Ctrl-C does."""
+    """SIGTERM, and the end of the terminal, end a run as Ctrl-C does."""
     raise KeyboardInterrupt
 
 
@@ -286,12 +294,14 @@ def run_container(engine: str, run: Run, work: Path, container: str) -> tuple[di
     Returns:
         The engine's account of the end (exit code, killed for memory), and the verdict if it was stopped from here.
     """
-    guard = Guard(engine, container, run, work)
     command = container_command(engine, run, work, container)
-    signal.signal(signal.SIGTERM, interrupted)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, interrupted)
+    # In a session of its own, so that Ctrl-C reaches the container once, through the guard.
+    client = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
+    guard = Guard(engine, container, run, work, client)
     try:
-        # In a session of its own, so that Ctrl-C reaches the container once, through the guard.
-        client = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
         guard.start()
         try:
             client.wait()
@@ -301,21 +311,34 @@ def run_container(engine: str, run: Run, work: Path, container: str) -> tuple[di
         guard.finished.set()
         guard.join()
         template = (
-            '{"exit_code":{{.State.ExitCode}},"out_of_memory":{{.State.OOMKilled}},"error":{{json .State.Error}}}'
+            '{"exit_code":{{.State.ExitCode}},"out_of_memory":{{.State.OOMKilled}},"error":{{json .State.Error}},'
+            '"running":{{.State.Running}}}'
         )
         account = subprocess.run(
             [engine, "inspect", "--format", template, container], capture_output=True, text=True, check=False
         )
     finally:
         guard.finished.set()
-        # Nobody waits for this: what is left of the container is the engine's to remove.
-        subprocess.Popen([engine, "rm", "--force", container], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        client.kill()
+        remove(engine, container)
     if account.returncode:
         raise build_images.BuildError(f"the engine could not run {run.image}: {account.stderr.strip()}")
     found: dict[str, Any] = json.loads(account.stdout)
     if found["error"]:
         raise build_images.BuildError(f"the engine could not start {run.image}: {found['error']}")
+    if found["running"]:
+        raise build_images.BuildError(f"{engine} ended before its container did; the container is removed")
     return found, guard.verdict
+
+
+def remove(engine: str, container: str) -> None:
+    """Removes a container. Nobody waits for this: what is left of it is the engine's to remove."""
+    subprocess.Popen(
+        [engine, "rm", "--force", container],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
 
 
 # --- the end -------------------------------------------------------------------------------------------------------
@@ -324,17 +347,33 @@ def run_container(engine: str, run: Run, work: Path, container: str) -> tuple[di
 def decide(run: Run, work: Path, account: dict[str, Any], stopped: Verdict | None) -> tuple[Verdict, list[str]]:
     """The verdict of a run, and warnings that don't change it."""
     problems, warnings = check_outputs(str(work / "output"), run.definition)
-    if stopped:
-        return stopped, warnings
+    # The guard looks once a second: a quick task may be over the limit and gone before that.
+    full = over_disk(work, run.options.disk) if run.options.disk else ""
+    if stopped or full:
+        return stopped or Verdict("over limit", full), warnings
+    verdict = judge(account["exit_code"], str(work / "status.json"), problems)
     if account["out_of_memory"]:
-        limit = (run.options.memory or physical_memory() * 3 // 4) >> 20
-        return Verdict("over limit", f"out of memory, over the limit of {limit} MB (MEMORY)"), warnings
-    return judge(account["exit_code"], str(work / "status.json"), problems), warnings
+        limit = f"the limit of {(run.options.memory or physical_memory() * 3 // 4) >> 20} MB (MEMORY)"
+        if verdict.state != "success":
+            return Verdict("over limit", f"out of memory, over {limit}"), warnings
+        # One of its children was killed, and the task coped.
+        warnings.append(f"a process of the task ran out of memory, over {limit}")
+    return verdict, warnings
+
+
+def result_folder(work: Path) -> Path:
+    """The folder of outputs, the worker's own names in it free; a new one when the task put something in its place."""
+    result = work / "output"
+    if result.is_symlink() or not result.is_dir():
+        result = work.parent / "output"
+        result.mkdir()
+    subprocess.run(["rm", "-rf", result / "status.json", result / "run.json"], check=True)
+    return result
 
 
 def publish(run: Run, staging: Path, verdict: Verdict, seconds: float, image_id: str) -> Path:
     """Moves what the task left to its place in one step, with status.json and a record of the run beside it."""
-    work, result = staging / "work", staging / "work" / "output"
+    work, result = staging / "work", result_folder(staging / "work")
     with contextlib.suppress(BrokenContractError):
         read_status(str(work / "status.json"))
         shutil.move(work / "status.json", result / "status.json")
@@ -357,20 +396,26 @@ def publish(run: Run, staging: Path, verdict: Verdict, seconds: float, image_id:
 
 def place(result: Path, run: Run, verdict: Verdict) -> Path:
     """Renames the finished folder to where it belongs: never over an earlier one."""
-    if verdict.state == "success":
-        destination = run.output
-        if destination.is_dir():
-            destination.rmdir()
-    else:
-        names = (run.output.name + ".failed" + suffix for suffix in ("", *(f"-{n}" for n in range(2, 1000))))
-        destination = next(path for name in names if not (path := run.output.with_name(name)).exists())
-    result.rename(destination)
+    wanted = run.output if verdict.state == "success" else failed_folder(run.output)
+    candidates = (wanted.with_name(wanted.name + suffix) for suffix in ("", *(f"-{n}" for n in range(2, 1000))))
+    destination = next(path for path in candidates if renamed(result, path))
     latest = ROOT / "runs" / run.name / "latest"
     if verdict.state == "success" and destination.parent == latest.parent:
-        with contextlib.suppress(FileNotFoundError):
-            latest.unlink()
-        latest.symlink_to(destination.name)
+        new = latest.with_name(f".latest-{secrets.token_hex(4)}")
+        new.symlink_to(destination.name)
+        new.replace(latest)
     return destination
+
+
+def renamed(result: Path, destination: Path) -> bool:
+    """Whether a folder could get its name: not if there is anything but an empty folder, which another run may make."""
+    try:
+        result.rename(destination)
+    except OSError as error:
+        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR, errno.EBUSY):
+            raise
+        return False
+    return True
 
 
 def shown(path: Path) -> str:
@@ -387,7 +432,9 @@ def image_id(engine: str, run: Run) -> str:
     """
     if not run.options.image:
         arguments = {"REGISTRY": os.environ.get("REGISTRY") or "localhost", "TAG": os.environ.get("TAG") or "dev"}
-        build_images.ensure(engine, build_images_name(run), read_graph(arguments=arguments), arguments)
+        images = read_graph(arguments=arguments)
+        for image in lineage(build_images_name(run), images):
+            build_images.ensure(engine, image.name, images, arguments)
     found = build_images.image_ids(engine, run.image)[0]
     if found is None:
         raise build_images.BuildError(f"expected the image {run.image} in the engine's store, found none")
@@ -402,12 +449,17 @@ def build_images_name(run: Run) -> str:
 @contextlib.contextmanager
 def staging_folder(run: Run) -> Iterator[Path]:
     """A folder beside the destination, so that the last step is a rename; its name says that it isn't finished."""
-    run.output.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{run.output.name}.unfinished-", dir=run.output.parent))
+    parent = run.output.parent
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=f".{run.output.name}.unfinished-", dir=parent))
+    except OSError as error:
+        raise RefusedError([f"OUTPUT: expected a folder to write in, found {parent} ({error.strerror})"]) from None
     try:
         yield staging
     finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        open_up(staging)
+        subprocess.run(["rm", "-rf", staging], capture_output=True, check=False)
 
 
 def open_shell(run: Run) -> int:
@@ -434,10 +486,13 @@ def execute(run: Run) -> Verdict:
         start = time.monotonic()
         account, stopped = run_container(engine, run, work, f"gbdx-{run.name}-{secrets.token_hex(4)}")
         seconds = time.monotonic() - start
+        open_up(work)
         verdict, warnings = decide(run, work, account, stopped)
         destination = publish(run, staging, verdict, seconds, identity)
-    for warning in warnings:
+    for warning in warnings[:MAX_WARNINGS]:
         print(f"{run.name}: warning: {printable(warning)}")
+    if len(warnings) > MAX_WARNINGS:
+        print(f"{run.name}: warning: and {len(warnings) - MAX_WARNINGS} more of these")
     if verdict.state == "success":
         print(f"{run.name}: success in {seconds:.1f} s, outputs in {shown(destination)}")
     else:
@@ -448,6 +503,9 @@ def execute(run: Run) -> Verdict:
 
 def main(arguments: list[str]) -> int:
     """One run; the exit codes are those of the module's docstring."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a task's words must not fail to print, whatever the terminal takes
+            stream.reconfigure(errors="backslashreplace")
     try:
         run = plan(parse_arguments(arguments))
         return open_shell(run) if run.options.shell else execute(run).exit_code

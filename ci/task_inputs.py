@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +35,15 @@ def read_definition(folder: Path) -> dict[str, Any]:
     try:
         definition = read_json_object(str(paths[0])) or {}
         definition["name"], definition["containerDescriptors"][0]["type"]
+        shlex.split(definition["containerDescriptors"][0].get("command") or "")
+        int((definition.get("properties") or {}).get("timeout") or 0)
     except BrokenContractError as error:
         raise RefusedError([f"{folder}/{error}"]) from None
-    except (KeyError, IndexError, TypeError):
+    except ValueError as error:
+        raise RefusedError(
+            [f"{paths[0]}: expected words as in a shell for command and seconds for timeout ({error})"]
+        ) from None
+    except (KeyError, IndexError, TypeError, AttributeError):
         raise RefusedError([f"{paths[0]}: expected a name and a container descriptor; `make lint` says more"]) from None
     return definition
 
@@ -143,9 +150,19 @@ def prepare(definition: dict[str, Any], folder: Path | None, ports: str) -> tupl
     """
     if folder is not None and not folder.is_dir():
         raise RefusedError([f"INPUT: expected a folder, found none at {folder}"])
-    values = string_values(folder, parse_ports(ports))
-    folders = port_folders(folder)
-    problems = string_problems(definition, values) + folder_problems(definition, folders, folder)
+    problems: list[str] = []
+    values: dict[str, Any] = {}
+    folders: dict[str, Path] = {}
+    try:
+        values = string_values(folder, parse_ports(ports))
+        problems += string_problems(definition, values)
+    except RefusedError as error:
+        problems += error.problems
+    try:
+        folders = port_folders(folder)
+        problems += folder_problems(definition, folders, folder)
+    except OSError as error:
+        problems.append(f"INPUT: expected a folder that can be read, found {folder} ({error.strerror})")
     if problems:
         raise RefusedError(problems)
     return values, folders

@@ -101,9 +101,8 @@ def read_status(path: str) -> tuple[str, str]:
         raise BrokenContractError("status.json: expected the task to write it, found none")
     word = STATUS_WORDS.get(str(found.get("status")).lower())
     if word is None:
-        raise BrokenContractError(
-            f'status.json: expected the status "success" or "failed", found {found.get("status")!r}'
-        )
+        shown = printable(repr(found.get("status")), 100)
+        raise BrokenContractError(f'status.json: expected the status "success" or "failed", found {shown}')
     return word, printable(str(found.get("reason") or ""))
 
 
@@ -127,9 +126,9 @@ def entries_below(folder: str) -> list[os.DirEntry[str]]:
 
 def leaves(folder: str, link: str) -> bool:
     """Whether a symbolic link below `folder` points out of it; an absolute one does, as it breaks when moved."""
-    target = os.readlink(link)
-    there = os.path.normpath(os.path.join(os.path.dirname(link), target))
-    return os.path.isabs(target) or os.path.commonpath([folder, there]) != folder
+    inside = os.path.realpath(folder)
+    # Step by step, as the kernel goes: another link on the way may lead elsewhere than the text says.
+    return os.path.isabs(os.readlink(link)) or os.path.commonpath([inside, os.path.realpath(link)]) != inside
 
 
 def port_problems(output: str, name: str) -> list[str]:
@@ -139,7 +138,11 @@ def port_problems(output: str, name: str) -> list[str]:
     if not stat.S_ISDIR(mode):
         return [f"output port {name!r}: expected a folder, found {kind_of(mode)}"]
     problems = []
-    for entry in entries_below(folder):
+    try:
+        entries = entries_below(folder)
+    except OSError as error:
+        return [f"output port {name!r}: expected a folder that can be read to its end, found: {error.strerror}"]
+    for entry in entries:
         where = f"output port {name!r}: {os.path.relpath(entry.path, folder)!r}"
         mode = entry.stat(follow_symlinks=False).st_mode
         if stat.S_ISLNK(mode) and leaves(folder, entry.path):
@@ -165,6 +168,9 @@ def check_outputs(output: str, definition: dict[str, Any]) -> tuple[list[str], l
         is not declared: the platform drops it).
     """
     ports = definition.get("outputPortDescriptors") or []
+    if not os.path.isdir(output) or os.path.islink(output):
+        found_kind = kind_of(os.lstat(output).st_mode) if os.path.lexists(output) else "none"
+        return [f"output: expected a folder, found {found_kind}"], []
     try:
         strings = read_json_object(os.path.join(output, "ports.json")) or {}
         problems = []
@@ -202,5 +208,5 @@ def judge(exit_code: int, status_path: str, output_problems: list[str]) -> Verdi
     if exit_code:
         return Verdict("failed", f"status.json says success, but the exit code is {exit_code}")
     if output_problems:
-        return Verdict("broken contract", "; ".join(map(printable, output_problems)))
+        return Verdict("broken contract", printable("; ".join(map(printable, output_problems)), 4 * MAX_REASON))
     return Verdict("success", reason)
