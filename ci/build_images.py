@@ -16,9 +16,10 @@ import sys
 import tempfile
 import threading
 import time
+from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from subprocess import PIPE, STDOUT
+from subprocess import PIPE, STDOUT, Popen
 
 from image_graph import NOT_IN_IMAGES, ROOT, GraphError, Image, lineage, read_graph, source_hash
 
@@ -161,17 +162,26 @@ def fetch_external(engine: str, image: Image) -> None:
                 raise BuildError(f"{image.name}: its base {base} is not to be had: see the lines above")
 
 
-def run_builder(command: list[str], name: str) -> None:
-    """Runs a build; its progress is seen with V=1, else only the end of it, when it fails."""
-    environment = {**os.environ, "DOCKER_BUILDKIT": "1"}
+def show_progress(name: str, line: str) -> None:
+    """One line of a build: all of them with V=1, on a terminal the newest in place of the one before, else none."""
     if os.environ.get("V"):
-        failed = subprocess.run(command, env=environment, stdout=sys.stderr, check=False).returncode
-    else:
-        done = subprocess.run(command, env=environment, stdout=PIPE, stderr=STDOUT, check=False)
-        failed = done.returncode
-        if failed:
-            print(*done.stdout.decode(errors="replace").splitlines()[-40:], sep="\n", file=sys.stderr)
-    if failed:
+        print(line, end="", file=sys.stderr)
+    elif sys.stderr.isatty():
+        text = f"{name}: {line.strip()}"[: shutil.get_terminal_size().columns - 1]
+        print(f"\r\033[K{text}", end="\r\033[K" if not line else "", file=sys.stderr, flush=True)
+
+
+def run_builder(command: list[str], name: str) -> None:
+    """Runs a build; when it fails, the end of what it printed is shown."""
+    environment = {**os.environ, "DOCKER_BUILDKIT": "1"}
+    newest: deque[str] = deque(maxlen=40)
+    with Popen(command, env=environment, stdout=PIPE, stderr=STDOUT, text=True, errors="replace") as builder:
+        for line in builder.stdout or ():
+            newest.append(line)
+            show_progress(name, line)
+    show_progress(name, "")
+    if builder.returncode:
+        print("".join(newest), file=sys.stderr)
         raise BuildError(f"{name}: the build failed: see the lines above")
 
 

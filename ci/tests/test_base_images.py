@@ -34,8 +34,9 @@ assert (again.ReadAsArray() == pixels).all()
 print("equal")
 """
 
-# The corner of that image, from metres to degrees: x is a longitude, y a latitude (south is negative). By hand: 220,000 m
-# west of the meridian of 141 degrees, at 34.95 degrees south: 220 / 0.9996 / (6385 cos 34.95) rad = 2.41 degrees, 138.59.
+# The corner of that image, from metres to degrees: x is a longitude, y a latitude (south is negative). By hand: it lies
+# 220 km west of the meridian of 141 degrees, which at 34.95 degrees south is 220 / 0.9996 / (6385 cos 34.95) rad or
+# 2.41 degrees, so at 138.59.
 REPROJECT = """
 from osgeo import osr
 osr.UseExceptions()
