@@ -1,0 +1,1 @@
+"""Ends with exit code 0 and no status.json."""
