@@ -167,8 +167,8 @@ def show_progress(name: str, line: str) -> None:
     if os.environ.get("V"):
         print(line, end="", file=sys.stderr)
     elif sys.stderr.isatty():
-        text = f"{name}: {line.strip()}"[: shutil.get_terminal_size().columns - 1]
-        print(f"\r\033[K{text}", end="\r\033[K" if not line else "", file=sys.stderr, flush=True)
+        text = f"{name}: {line.strip()}" if line else ""
+        print(f"\r\033[K{text[: shutil.get_terminal_size().columns - 1]}", end="", file=sys.stderr, flush=True)
 
 
 def run_builder(command: list[str], name: str) -> None:
