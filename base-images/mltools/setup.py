@@ -8,7 +8,7 @@ setup(
             "mltools._scan",
             ["mltools/_scan.c"],
             # No fused multiply-add: the compiled part gives the same bits as its numpy twin.
-            extra_compile_args=["-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"],
+            extra_compile_args=["-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-Wno-psabi"],
             optional=True,
         )
     ]

@@ -286,8 +286,9 @@ def inflate_window(layout: TiffLayout, file: int, window: tuple[int, int, int, i
     across = layout.grid[1]
     blocks = (np.arange(row0, row1)[:, None] * across + np.arange(col0, col1)).ravel()
     planes = np.arange(layout.planes)[:, None] * (layout.grid[0] * across)
-    data, offsets = inflate_blocks(layout, file, (planes + blocks).ravel())
-    at = row0 * layout.block_rows, col0 * layout.block_cols
-    return [tiff_grid(layout, data, offsets, *at, row1 - row0, col1 - col0)]
+    top = row0 * layout.block_rows
+    rows = (window[0] - top, window[1] - top) if row1 - row0 == 1 else None
+    data, offsets = inflate_blocks(layout, file, (planes + blocks).ravel(), rows)
+    return [tiff_grid(layout, data, offsets, top, col0 * layout.block_cols, row1 - row0, col1 - col0)]
 
 

@@ -59,13 +59,19 @@ def inflate_into(packed: bytes, target: memoryview) -> int:
     return len(plain)
 
 
-def inflate_blocks(layout: TiffLayout, file: int, blocks: NDArray[np.int64]) -> tuple[Any, NDArray[np.int64]]:
-    """Some blocks of an open file, one after another in one buffer, and where each begins (-1: never written)."""
+def inflate_blocks(
+    layout: TiffLayout, file: int, blocks: NDArray[np.int64], rows: tuple[int, int] | None = None
+) -> tuple[Any, NDArray[np.int64]]:
+    """Some blocks of an open file, one after another in one buffer, and where each begins (-1: never written).
+
+    rows: the rows of each block that are wanted (first, last); others may hold differences. The buffer belongs to the
+    thread and is used again by its next call.
+    """
     samples = layout.block_cols * (1 if layout.planes > 1 else layout.bands)
     room = layout.block_rows * samples * layout.dtype.itemsize
     present = layout.offsets[blocks] >= 0
     offsets = np.where(present, (np.cumsum(present) - 1) * room, -1)
-    data = np.zeros(int(present.sum()) * room, dtype=np.uint8)
+    data = _thread_buffer(int(present.sum()) * room)
     for block, offset in zip(blocks[present].tolist(), offsets[present].tolist(), strict=True):
         packed = os.pread(file, int(layout.sizes[block]), int(layout.offsets[block]))
         got = inflate_into(packed, memoryview(data)[offset : offset + room])
@@ -73,8 +79,18 @@ def inflate_blocks(layout: TiffLayout, file: int, blocks: NDArray[np.int64]) -> 
         if got < expected:
             raise ValueError(f"block {block}: expected {expected} bytes, found {got}; the image is damaged or truncated")
     if layout.predictor == 2:
-        undo_predictor(data, layout)
+        first, last = rows or (0, layout.block_rows)
+        row_bytes = room // layout.block_rows
+        for offset in offsets[present].tolist():
+            undo_predictor(data[offset + first * row_bytes : offset + last * row_bytes], layout)
     return data, offsets
+
+
+def _thread_buffer(size: int) -> NDArray[np.uint8]:
+    """Bytes of this thread's buffer: fresh memory for every block would cost as much as a quarter of the inflating."""
+    if getattr(_local, "buffer", None) is None or len(_local.buffer) < size:
+        _local.buffer = np.empty(size, dtype=np.uint8)
+    return _local.buffer[:size]
 
 
 def block_bytes(layout: TiffLayout, block: int) -> int:

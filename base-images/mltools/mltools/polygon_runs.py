@@ -97,7 +97,7 @@ def _offsets(lengths: list[int]) -> NDArray[np.int64]:
 def _points(positions: list[Any]) -> NDArray[np.float64]:
     """Positions as (n, 2) float64; a third coordinate is left out."""
     flat = np.fromiter(itertools.chain.from_iterable(positions), dtype=np.float64)
-    if len(flat) != 2 * len(positions) or any(len(position) != 2 for position in positions):
+    if len(flat) != 2 * len(positions) or max(map(len, positions), default=2) != 2:
         flat = np.array([position[:2] for position in positions], dtype=np.float64)
     return flat.reshape(-1, 2)
 
