@@ -1,0 +1,383 @@
+"""The HTTP interface: every row of the contract's table, a token endpoint, and a page."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import Annotated, Any
+
+import sqlalchemy as sql
+from fastapi import Body, Depends, FastAPI, Form, Query, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, JSONResponse, Response
+from fastapi.security import HTTPBearer
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+
+from gbdx_platform import __version__, accounts, export, registry
+from gbdx_platform.cwl_tool import cwl_ids
+from gbdx_platform.database import ACCOUNTS, BATCHES, EVENTS, WORKFLOWS, Row, Store, new_id, now, timestamp
+from gbdx_platform.registry import RefusedError
+from gbdx_platform.runs import Runner
+from gbdx_platform.settings import Settings
+from gbdx_platform.task_definition import Problem
+from gbdx_platform.workflow_objects import event_object, new_workflow, workflow_object
+from gbdx_platform.workflow_request import RequestError, batch_requests, parsed, problems_of
+
+PAGE = Path(__file__).with_name("page.html")
+# What one answer holds at most of a list or a log.
+LONGEST_LIST = 1000
+LONGEST_LOG = 4 * 2**20
+LARGEST_BODY = 16 * 2**20
+EMPTY_LOG = "<empty>"
+Text = Annotated[str, Field(max_length=400)]
+AnyJson = Annotated[Any, Body()]
+
+
+class Search(BaseModel):
+    """What workflows are looked for: submitted in the last hours, in a state or with an event."""
+
+    lookback_h: float = Field(default=24, ge=0, le=24 * 366 * 100)
+    state: Text | None = None
+    owner: Text | None = None
+
+
+def service_of(request: Request) -> tuple[Store, Runner, Settings]:
+    """What the routes work with."""
+    state = request.app.state
+    return state.store, state.runner, state.settings
+
+
+def account(request: Request, _: Annotated[Any, Depends(HTTPBearer(auto_error=False))] = None) -> str:
+    """The account of the request's bearer token."""
+    kind, _, token = request.headers.get("authorization", "").partition(" ")
+    found = accounts.account_of_token(request.app.state.store, token.strip()) if kind.lower() == "bearer" else None
+    if found is None:
+        raise HTTPException(401, "expected a valid bearer token, found none", {"WWW-Authenticate": "Bearer"})
+    return found
+
+
+Account = Annotated[str, Depends(account)]
+app = FastAPI(title="gbdx-platform", version=__version__, description="Registers GBDX tasks and runs workflows of them.")
+
+
+# --- errors and limits
+
+
+def failure(status: int, message: str, **more: Any) -> JSONResponse:
+    """An error in the contract's form."""
+    return JSONResponse({"status": status, "message": message, **more}, status)
+
+
+@app.exception_handler(RequestError)
+def bad_request(request: Request, error: RequestError) -> Response:
+    """All problems of a definition or a workflow, as a text and each by itself."""
+    listed = [{"key": one.key, "expected": one.expected, "found": one.found} for one in error.problems]
+    return failure(400, str(error), errors=listed)
+
+
+@app.exception_handler(RefusedError)
+def refused(request: Request, error: RefusedError) -> Response:
+    """What the registry refuses."""
+    return failure(error.status, str(error))
+
+
+@app.exception_handler(HTTPException)
+def http_error(request: Request, error: HTTPException) -> Response:
+    """Errors of the framework, in the contract's form."""
+    answer = failure(error.status_code, str(error.detail))
+    answer.headers.update(error.headers or {})
+    return answer
+
+
+@app.exception_handler(RequestValidationError)
+def bad_parameter(request: Request, error: RequestValidationError) -> Response:
+    """Parameters or JSON that don't fit."""
+    said = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+    return failure(400, said)
+
+
+@app.exception_handler(Exception)
+def crash(request: Request, error: Exception) -> Response:
+    """A fault of ours: the log has it, the answer has no insides."""
+    return failure(500, "a fault of the service; its log says more")
+
+
+@app.middleware("http")
+async def limits(request: Request, call_next: Any) -> Response:
+    """Refuses bodies that are too large before they are read."""
+    length = request.headers.get("content-length", "0")
+    if not length.isdigit() or int(length) > LARGEST_BODY or "chunked" in request.headers.get("transfer-encoding", ""):
+        return failure(413, f"body: expected a Content-Length of at most {LARGEST_BODY} bytes")
+    answer: Response = await call_next(request)
+    answer.headers["X-Content-Type-Options"] = "nosniff"
+    return answer
+
+
+# --- tokens and credentials
+
+
+@app.post("/auth/v1/oauth/token/", tags=["auth"])
+@app.post("/auth/v1/oauth/token", include_in_schema=False)
+def token(
+    request: Request,
+    grant_type: Annotated[str, Form()] = "password",
+    username: Annotated[str, Form()] = "",
+    password: Annotated[str, Form()] = "",
+    refresh_token: Annotated[str, Form()] = "",
+) -> Any:
+    """OAuth2 tokens for a password or a refresh token."""
+    store = request.app.state.store
+    if grant_type == "password":
+        found = accounts.account_of_password(store, username, password)
+    elif grant_type == "refresh_token":
+        found = accounts.account_of_token(store, refresh_token, "refresh")
+    else:
+        return failure(400, "grant_type: expected password or refresh_token")
+    if found is None:
+        return failure(401, "expected the credentials of an account, found others")
+    return accounts.issue_tokens(store, found)
+
+
+@app.get("/s3creds/v1/prefix", tags=["s3"])
+def s3_credentials(request: Request, account: Account, duration: Annotated[int, Query(ge=0, le=10**9)] = 36000) -> Any:
+    """The account's S3 keys, bucket and prefix. The keys of the local server reach the account's prefix only."""
+    store, _, settings = service_of(request)
+    if request.app.state.local_s3 is None:
+        lent = os.environ.get("GBDX_S3_LEND", "").split(":")
+        if len(lent) != 2:
+            return failure(403, "S3 is not this service's own: its operator gives keys out, or sets GBDX_S3_LEND=key:secret")
+        keys = {"access_key": lent[0], "secret_key": lent[1]}
+    else:
+        keys = store.row(sql.select(ACCOUNTS).where(ACCOUNTS.c.name == account)) or {}
+    return {
+        "S3_access_key": keys["access_key"],
+        "S3_secret_key": keys["secret_key"],
+        "S3_session_token": "",
+        "bucket": settings.bucket,
+        "prefix": account,
+        "endpoint": request.app.state.endpoint,
+    }
+
+
+# --- registry
+
+
+@app.get("/workflows/v1/heartbeat", tags=["service"])
+def heartbeat() -> str:
+    """Alive; no authentication."""
+    return "ok"
+
+
+@app.get("/workflows/v1/tasks", tags=["registry"])
+def list_tasks(request: Request, account: Account) -> dict[str, list[str]]:
+    """The names of the tasks that the account may use."""
+    rows = request.app.state.store.visible_tasks(account)
+    return {"tasks": list(dict.fromkeys(row["definition"]["name"] for row in rows))}
+
+
+@app.post("/workflows/v1/tasks", tags=["registry"])
+def register_task(request: Request, account: Account, definition: AnyJson) -> HTMLResponse:
+    """Registers a task, or a higher version of one."""
+    name = registry.register(request.app.state.store, definition, account)
+    return HTMLResponse(f"{name} successfully registered.", headers={"Content-Security-Policy": "default-src 'none'"})
+
+
+@app.get("/workflows/v1/tasks/{task_type}", tags=["registry"])
+def get_task(request: Request, account: Account, task_type: Text, format: str = "gbdx") -> Any:
+    """A definition, the newest without a version; format=cwl or eoap exports it."""
+    row = registry.find(request.app.state.store, task_type, account)
+    if row is None:
+        return failure(404, f"task {task_type!r} is not registered")
+    return export.definition_as(format, row["definition"])
+
+
+@app.put("/workflows/v1/tasks/{task_type}", tags=["registry"])
+def update_task(request: Request, account: Account, task_type: Text, definition: AnyJson) -> Any:
+    """Replaces the definition of one version."""
+    return registry.update(request.app.state.store, task_type, definition, account)
+
+
+@app.delete("/workflows/v1/tasks/{task_type}", tags=["registry"])
+def delete_task(request: Request, account: Account, task_type: Text) -> HTMLResponse:
+    """Deletes a task."""
+    name = registry.delete(request.app.state.store, task_type, account)
+    return HTMLResponse(f"{name} successfully deleted.", headers={"Content-Security-Policy": "default-src 'none'"})
+
+
+# --- workflows
+
+
+def valid(request: Request, account: str, body: Any) -> tuple[dict[str, Any], dict[str, Row]]:
+    """A request with nothing wrong, and the registry's rows of its tasks."""
+    found = parsed(body)
+    types = {task["taskType"] for task in found["tasks"]}
+    store = request.app.state.store
+    rows = {name: row for name in types if (row := registry.find(store, name, account))}
+    problems = problems_of(found, rows)
+    if problems:
+        raise RequestError(problems)
+    return found, rows
+
+
+def own_workflow(request: Request, account: str, workflow: str) -> Row:
+    """A workflow of the account; others' are as if they were not there."""
+    row: Row | None = request.app.state.store.workflow(workflow)
+    if row is None or row["owner"] != account:
+        raise HTTPException(404, f"workflow {workflow!r} is not there")
+    return row
+
+
+def answer(request: Request, row: Row) -> dict[str, Any]:
+    """The workflow object."""
+    return workflow_object(row, request.app.state.store.tasks_of(row["id"]))
+
+
+@app.post("/workflows/v1/workflows", tags=["workflows"])
+def launch(request: Request, account: Account, workflow: AnyJson) -> Any:
+    """Launches a workflow; everything that is wrong with it is said at once."""
+    store, runner, _ = service_of(request)
+    asked, rows = valid(request, account, workflow)
+    if asked.get("batch_values"):
+        raise RequestError([Problem("batch_values", "none here: POST to /workflows/v1/batch_workflows", "some")])
+    row, tasks = new_workflow(asked, account, rows)
+    store.add_workflow(row, tasks)
+    runner.wake.set()
+    return workflow_object(row, tasks)
+
+
+@app.get("/workflows/v1/workflows", tags=["workflows"])
+def list_workflows(request: Request, account: Account) -> dict[str, list[str]]:
+    """The ids of the account's workflows, the newest first."""
+    query = sql.select(WORKFLOWS.c.id).where(WORKFLOWS.c.owner == account).order_by(WORKFLOWS.c.submitted.desc())
+    return {"workflows": [row["id"] for row in request.app.state.store.rows(query.limit(LONGEST_LIST))]}
+
+
+@app.post("/workflows/v1/workflows/search", tags=["workflows"])
+def search(request: Request, account: Account, search: Search) -> dict[str, Any]:
+    """The account's workflows of the last hours, by state (`running`) or event (`succeeded`)."""
+    if search.owner not in (None, account):
+        return {"Workflows": []}
+    query = sql.select(WORKFLOWS).where(WORKFLOWS.c.owner == account, WORKFLOWS.c.submitted >= now() - search.lookback_h * 3600)
+    if search.state:
+        query = query.where((WORKFLOWS.c.state == search.state) | (WORKFLOWS.c.event == search.state))
+    rows = request.app.state.store.rows(query.order_by(WORKFLOWS.c.submitted.desc()).limit(LONGEST_LIST))
+    return {"Workflows": [answer(request, row) for row in rows]}
+
+
+@app.get("/workflows/v1/workflows/{workflow}", tags=["workflows"])
+def get_workflow(request: Request, account: Account, workflow: Text, format: str = "gbdx") -> Any:
+    """A workflow; format=cwl or eoap exports what it runs."""
+    row = own_workflow(request, account, workflow)
+    if format == "gbdx":
+        return answer(request, row)
+    return export.workflow_as(format, row["name"], [request.app.state.runner.step(task) for task in request.app.state.store.tasks_of(workflow)])
+
+
+@app.get("/workflows/v1/workflows/{workflow}/events", tags=["workflows"])
+def events(request: Request, account: Account, workflow: Text) -> dict[str, Any]:
+    """What happened to a workflow's tasks, in order."""
+    own_workflow(request, account, workflow)
+    query = sql.select(EVENTS).where(EVENTS.c.workflow == workflow).order_by(EVENTS.c.number)
+    return {"Events": [event_object(row) for row in request.app.state.store.rows(query)]}
+
+
+@app.post("/workflows/v1/workflows/{workflow}/cancel", tags=["workflows"])
+def cancel(request: Request, account: Account, workflow: Text) -> Any:
+    """Cancels a workflow."""
+    own_workflow(request, account, workflow)
+    request.app.state.runner.cancel(workflow)
+    return answer(request, own_workflow(request, account, workflow))
+
+
+@app.get("/workflows/v1/workflows/{workflow}/tasks/{task}/{stream}", tags=["workflows"])
+def log(request: Request, account: Account, workflow: Text, task: Text, stream: Text) -> HTMLResponse:
+    """What a task printed so far, its last 4 MiB; `stream` is stdout or stderr."""
+    store, _, settings = service_of(request)
+    own_workflow(request, account, workflow)
+    rows = store.tasks_of(workflow)
+    row = next((row for row in rows if task in (row["id"], row["name"])), None)
+    if row is None or stream not in ("stdout", "stderr"):
+        raise HTTPException(404, f"task {task!r} of this workflow has no {stream!r}")
+    step = cwl_ids([one["name"] for one in rows])[row["name"]]
+    text = tail(settings.state / "logs" / workflow / step / f"{stream}.txt") or EMPTY_LOG
+    # As the contract has it, HTML; the policy keeps a browser from running what a task printed.
+    return HTMLResponse(text, headers={"Content-Security-Policy": "sandbox; default-src 'none'"})
+
+
+def tail(path: Path) -> str:
+    """The end of a log, empty when there is none."""
+    if not path.exists() or not stat.S_ISREG(path.lstat().st_mode):
+        return ""
+    with path.open("rb") as file:
+        file.seek(max(path.stat().st_size - LONGEST_LOG, 0))
+        return file.read(LONGEST_LOG).decode("utf-8", "replace")
+
+
+# --- batches
+
+
+def batch_object(request: Request, row: Row) -> dict[str, Any]:
+    """A batch with the state of each of its workflows."""
+    query = sql.select(WORKFLOWS.c.id, WORKFLOWS.c.state, WORKFLOWS.c.event).where(WORKFLOWS.c.batch == row["id"])
+    rows = request.app.state.store.rows(query.order_by(WORKFLOWS.c.submitted, WORKFLOWS.c.id))
+    return {
+        "batch_workflow_id": row["id"],
+        "workflow_name": row["name"],
+        "owner": row["owner"],
+        "submitted_time": timestamp(row["submitted"]),
+        "workflows": [
+            {"workflow_id": one["id"], "state": one["event"] if one["state"] == "complete" else one["state"]} for one in rows
+        ],
+    }
+
+
+@app.post("/workflows/v1/batch_workflows", tags=["batches"])
+def launch_batch(request: Request, account: Account, workflow: AnyJson) -> Any:
+    """Launches one workflow for each index of the lists; all or none."""
+    store, runner, _ = service_of(request)
+    asked, rows = valid(request, account, workflow)
+    batch = {"id": new_id(), "owner": account, "name": asked["name"], "submitted": now()}
+    entries = []
+    for one in batch_requests(asked):
+        problems = problems_of(one, rows)
+        if problems:
+            raise RequestError(problems)
+        entries.append(new_workflow(one, account, rows, batch["id"]))
+    store.add_workflows(entries, BATCHES.insert().values(**batch))
+    runner.wake.set()
+    return batch_object(request, batch)
+
+
+def own_batch(request: Request, account: str, batch: str) -> Row:
+    """A batch of the account."""
+    row: Row | None = request.app.state.store.row(sql.select(BATCHES).where(BATCHES.c.id == batch))
+    if row is None or row["owner"] != account:
+        raise HTTPException(404, f"batch {batch!r} is not there")
+    return row
+
+
+@app.get("/workflows/v1/batch_workflows/{batch}", tags=["batches"])
+def get_batch(request: Request, account: Account, batch: Text) -> Any:
+    """A batch."""
+    return batch_object(request, own_batch(request, account, batch))
+
+
+@app.post("/workflows/v1/batch_workflows/{batch}/cancel", tags=["batches"])
+def cancel_batch(request: Request, account: Account, batch: Text) -> Any:
+    """Cancels every workflow of a batch."""
+    row = own_batch(request, account, batch)
+    query = sql.select(WORKFLOWS.c.id).where(WORKFLOWS.c.batch == batch, WORKFLOWS.c.state != "complete")
+    for one in request.app.state.store.rows(query):
+        request.app.state.runner.cancel(one["id"])
+    return batch_object(request, row)
+
+
+# --- the page
+
+
+@app.get("/", include_in_schema=False)
+def page() -> HTMLResponse:
+    """Tasks and workflows for people; it asks for a token and uses the interface above."""
+    return HTMLResponse(PAGE.read_text("utf-8"))

@@ -1,0 +1,68 @@
+"""The service as the command line sees it: HTTP with the token that `serve` left, and S3 with the account's keys."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from gbdx_platform.settings import read_credentials, state_folder
+from gbdx_platform.storage import Place, Storage, safe_relative
+
+
+class ClientError(RuntimeError):
+    """The service refused, or isn't there; the message is its sentence."""
+
+
+class Client:
+    """A session with the service. GBDX_URL and GBDX_TOKEN name another one than this user's own."""
+
+    def __init__(self, state: str | None = None) -> None:
+        known = read_credentials(state_folder(state))
+        self.known = known
+        url = os.environ.get("GBDX_URL") or known.get("url")
+        token = os.environ.get("GBDX_TOKEN") or known.get("token")
+        if not url or not token:
+            raise ClientError("service: expected one that was started with `gbdx-platform serve`, or GBDX_URL and GBDX_TOKEN")
+        self.http = httpx.Client(base_url=url, headers={"Authorization": f"Bearer {token}"}, timeout=120)
+
+    def ask(self, method: str, path: str, body: Any = None, **parameters: Any) -> httpx.Response:
+        """One request; a refusal is an error.
+
+        Raises:
+            ClientError: no answer, or a status of 400 or more; the sentences of the answer.
+        """
+        try:
+            answer = self.http.request(method, path, json=body, params=parameters or None)
+        except httpx.HTTPError as error:
+            raise ClientError(f"service: expected an answer at {self.http.base_url}, found {error}") from None
+        if answer.is_success:
+            return answer
+        found = answer.json() if "json" in answer.headers.get("content-type", "") else {"message": answer.text}
+        errors = found.get("errors") or []
+        lines = [f"{one['key']}: expected {one['expected']}, found {one['found']}" for one in errors]
+        raise ClientError("\n".join(lines) or str(found.get("message")))
+
+    def storage(self) -> tuple[Storage, str]:
+        """S3 with the account's own keys, and its prefix."""
+        given = self.ask("GET", "/s3creds/v1/prefix", duration=36000).json()
+        options: dict[str, Any] = {"aws_access_key_id": given["S3_access_key"], "aws_secret_access_key": given["S3_secret_key"]}
+        if given.get("endpoint"):
+            options |= {"endpoint_url": given["endpoint"], "region_name": "us-east-1"}
+        return Storage(given["bucket"], **options), given["prefix"]
+
+    def upload(self, folder: Path, below: str) -> str:
+        """Uploads a folder below the account's prefix; returns its URL."""
+        storage, prefix = self.storage()
+        safe_relative(below)
+        if storage.keep(folder, f"{prefix}/{below}") == 0:
+            raise ClientError(f"{folder}: expected files to upload, found none")
+        return f"s3://{storage.bucket}/{prefix}/{below}"
+
+    def download(self, below: str, folder: Path) -> int:
+        """Fetches what lies below the account's prefix; returns the number of files."""
+        storage, prefix = self.storage()
+        place = Place(storage.bucket, f"{prefix}/{below.strip('/')}")
+        return storage.fetch(f"s3://{place.bucket}/{place.key}", prefix, folder)

@@ -1,0 +1,232 @@
+"""Runs a CWL workflow with cwltool in this process; each container is hardened, watched and judged as `make run` does.
+
+cwltool keeps the graph, the conditions, the staging of directories and the threads. What is ours hangs on its two points
+of extension: a tool class that judges and collects outputs, and a job class that starts the container.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import secrets
+import shutil
+import stat
+import subprocess
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cwltool.command_line_tool import CommandLineTool
+from cwltool.context import LoadingContext, RuntimeContext
+from cwltool.docker import DockerCommandLineJob
+from cwltool.executors import MultithreadedJobExecutor
+from cwltool.load_tool import load_tool
+from cwltool.utils import CWLObjectType
+from cwltool.workflow import default_make_tool
+
+from gbdx_platform import containers
+from gbdx_platform.cwl_tool import STATUS, is_string, output_ports, port_ids, wants_gpu
+from gbdx_platform.cwl_workflow import Plan, Step
+from gbdx_platform.task_verdict import BrokenContractError, Verdict, check_outputs, judge, read_json_object
+
+logging.getLogger("cwltool").setLevel(logging.CRITICAL)
+logging.getLogger("salad").setLevel(logging.CRITICAL)
+
+
+@dataclass
+class Watch:
+    """What the service lends a run and hears from it. `finished` may return another verdict, when persisting failed.
+
+    started: (task name, container name) -> None
+    finished: (task name, verdict, work folder or None, string outputs) -> verdict
+    """
+
+    started: Callable[[str, str], None]
+    finished: Callable[[str, Verdict, Path | None, dict[str, Any]], Verdict]
+    canceled: Callable[[], bool]
+    slots: threading.Semaphore
+    service: str
+    plan: Plan
+    folder: Path
+    logs: Path
+
+
+def work_verdict(step: Step, exit_code: int, work: Path) -> Verdict:
+    """Exit code, status.json and declared outputs of a task that ended by itself, together."""
+    output = work / "output"
+    if not stat.S_ISDIR(os.lstat(output).st_mode if os.path.lexists(output) else 0):
+        return Verdict("broken contract", "output: expected the folder that was there at the start, found something else")
+    problems, _ = check_outputs(str(output), step.definition)
+    return judge(exit_code, str(work / "status.json"), problems)
+
+
+def string_outputs(step: Step, work: Path) -> dict[str, Any]:
+    """The declared string outputs that a task wrote: port name -> string or boolean."""
+    try:
+        found = read_json_object(str(work / "output" / "ports.json")) or {}
+    except BrokenContractError:
+        return {}
+    names = {port["name"] for port in output_ports(step.special) if is_string(port)}
+    # A number is no string; the interface writes none, other tasks do.
+    return {key: value if isinstance(value, (str, bool)) else str(value) for key, value in found.items() if key in names}
+
+
+class TaskTool(CommandLineTool):
+    """One task: its outputs are what the verdict leaves of them."""
+
+    @property
+    def step_id(self) -> str:
+        """The step that this tool was made for."""
+        return str(self.tool["id"]).rsplit("#", 1)[-1].rsplit("/", 1)[-1].removesuffix("-tool")
+
+    def make_job_runner(self, runtimeContext: RuntimeContext) -> type[DockerCommandLineJob]:
+        """Our containers, whatever the context says."""
+        step_id = self.step_id
+        return type("TaskJobOfStep", (TaskJob,), {"step_id": step_id})
+
+
+class TaskJob(DockerCommandLineJob):
+    """One container of one task."""
+
+    step_id = ""
+
+    def run(self, runtimeContext: RuntimeContext, tmpdir_lock: threading.Lock | None = None) -> None:
+        """Waits for a slot, runs, judges, reports; nothing that goes wrong in here stops the other tasks."""
+        watch: Watch = runtimeContext.gbdx_watch  # type: ignore[attr-defined]
+        step = watch.plan.steps[self.step_id]
+        outputs: dict[str, Any] = {}
+        try:
+            with watch.slots:
+                verdict = self.one_run(runtimeContext, watch, step)
+            outputs = self.outputs_of(watch, step, verdict)
+        except Exception as error:  # the engine, the disk: the task's note says what
+            verdict = watch.finished(step.name, Verdict("failed", f"the platform could not run it: {error}"), None, {})
+            outputs = {STATUS: verdict.state}
+        _, ids = port_ids(step.special)
+        empty: CWLObjectType = dict.fromkeys([*ids.values(), STATUS])
+        assert runtimeContext.workflow_eval_lock is not None and self.output_callback is not None
+        with runtimeContext.workflow_eval_lock:
+            self.output_callback({**empty, **outputs}, "success")
+        for folder in (self.stagedir, self.tmpdir):
+            shutil.rmtree(folder or "", ignore_errors=True)
+
+    def one_run(self, context: RuntimeContext, watch: Watch, step: Step) -> Verdict:
+        """The container from its start to its end, and the verdict on it."""
+        if watch.canceled():
+            return Verdict("canceled", "canceled by its owner")
+        self._setup(context)
+        name = f"gbdx-{self.step_id[:40].lower().strip('._-') or 'task'}-{secrets.token_hex(6)}"
+        command = [
+            *containers.run_options(name, watch.service, self.mounts(context), wants_gpu(step.definition, step.domain)),
+            *(step.image, *map(str, self.command_line)),
+        ]
+        logs = watch.logs / self.step_id
+        logs.mkdir(parents=True, exist_ok=True)
+        guard = containers.Guard(name, step.timeout, self.outdir, watch.canceled)
+        watch.started(step.name, name)
+        guard.start()
+        try:
+            run_client(command, logs)
+            account = containers.account_of(name)
+        finally:
+            guard.finished.set()
+            containers.remove(name)
+        guard.join()
+        return end_of(step, account, guard.verdict, Path(self.outdir), logs)
+
+    def mounts(self, context: RuntimeContext) -> list[str]:
+        """Bind mounts: the work folder, laid out by cwltool, and the input directories read-only below it."""
+        assert self.generatemapper is not None
+        volumes: list[str] = []
+        self.add_volumes(self.generatemapper, volumes, context.tmpdir_prefix, None, True)
+        give(Path(self.outdir))
+        return [*containers.mount(os.path.realpath(self.outdir), self.builder.outdir, False), *volumes]
+
+    @staticmethod
+    def append_volume(runtime: list[str], source: str, target: str, writable: bool = False) -> None:
+        """One bind mount, in the engine's spelling that takes any path."""
+        runtime.extend(containers.mount(os.path.realpath(source), target, not writable))
+
+    def outputs_of(self, watch: Watch, step: Step, verdict: Verdict) -> dict[str, Any]:
+        """Reports the end, and returns the CWL outputs: nothing but the state, when it was no success."""
+        work = Path(self.outdir)
+        strings = string_outputs(step, work) if verdict.state == "success" else {}
+        verdict = watch.finished(step.name, verdict, work, strings)
+        if verdict.state != "success":
+            return {STATUS: verdict.state}
+        _, ids = port_ids(step.special)
+        outputs: dict[str, Any] = {STATUS: "success"}
+        for port in output_ports(step.special):
+            folder = work / "output" / port["name"]
+            if is_string(port):
+                outputs[ids[port["name"]]] = strings.get(port["name"])
+            elif folder.is_dir():
+                outputs[ids[port["name"]]] = {"class": "Directory", "location": folder.as_uri(), "basename": port["name"]}
+        return outputs
+
+
+def run_client(command: list[str], logs: Path) -> None:
+    """Runs the engine's client to its end; the task's output goes to files as it comes."""
+    with (logs / "stdout.txt").open("wb") as stdout, (logs / "stderr.txt").open("wb") as stderr:
+        subprocess.run(command, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, check=False, start_new_session=True)
+
+
+def end_of(step: Step, account: dict[str, Any] | None, stopped: Verdict | None, work: Path, logs: Path) -> Verdict:
+    """The verdict of a run, in the order of the local worker: stopped, out of memory, judged."""
+    if stopped:
+        return stopped
+    if account is None or account["error"]:
+        said = (account or {}).get("error") or (logs / "stderr.txt").read_text("utf-8", "replace").strip()[-300:]
+        return Verdict("failed", f"the engine could not start {step.image[:19]}: {said or 'no reason given'}")
+    if account["out_of_memory"]:
+        limit = containers.memory_limit() >> 20
+        return Verdict("over limit", f"out of memory, over the limit of {limit} MB (MEMORY)")
+    return work_verdict(step, account["exit_code"], work)
+
+
+def give(folder: Path) -> None:
+    """Makes the container's user the owner of a work folder that root has laid out."""
+    if os.getuid():
+        return
+    uid, gid = containers.user()
+    for path in (folder, *folder.rglob("*")):
+        os.chown(path, uid, gid, follow_symlinks=False)
+
+
+def make_tool(document: Any, loading: LoadingContext) -> Any:
+    """cwltool's factory of processes, with our class for tools."""
+    if document.get("class") == "CommandLineTool":
+        return TaskTool(document, loading)
+    return default_make_tool(document, loading)
+
+
+def run(watch: Watch) -> dict[str, Any]:
+    """Runs a plan to its end; what became of each task is told to the watch.
+
+    Returns:
+        workflow output id -> value, statuses among them.
+
+    Raises:
+        cwltool's own errors, when the document could not be run at all.
+    """
+    temporary = watch.folder / "cwltool"
+    temporary.mkdir(parents=True, exist_ok=True)
+    loading = LoadingContext({"construct_tool_object": make_tool, "do_validate": True, "disable_js_validation": True})
+    context = RuntimeContext(
+        {
+            "basedir": str(watch.folder),
+            "outdir": str(watch.folder / "results"),
+            "tmpdir_prefix": f"{temporary}/tmp-",
+            "tmp_outdir_prefix": f"{temporary}/out-",
+            "compute_checksum": False,
+        }
+    )
+    context.gbdx_watch = watch  # type: ignore[attr-defined]
+    document = watch.folder / "workflow.cwl.json"
+    document.write_text(json.dumps(watch.plan.document), encoding="utf-8")
+    process = load_tool(document.as_uri(), loading)
+    outputs, _ = MultithreadedJobExecutor().execute(process, watch.plan.job, context)
+    return outputs or {}

@@ -1,0 +1,179 @@
+"""State in SQL: accounts, tokens, the registry, workflows with their tasks, and events. SQLite, or PostgreSQL."""
+
+from __future__ import annotations
+
+import datetime
+import secrets
+from typing import Any
+
+import sqlalchemy as sql
+from sqlalchemy import JSON, Boolean, Column, Float, Index, Integer, String, Table, Text
+
+Row = dict[str, Any]
+METADATA = sql.MetaData()
+
+ACCOUNTS = Table(
+    "accounts", METADATA,
+    Column("name", String(64), primary_key=True), Column("password", Text, nullable=False),
+    Column("access_key", Text, nullable=False), Column("secret_key", Text, nullable=False),
+)  # fmt: skip
+TOKENS = Table(
+    "tokens", METADATA,
+    Column("digest", String(64), primary_key=True), Column("account", String(64), nullable=False),
+    Column("kind", String(8), nullable=False), Column("expires", Float, nullable=False),
+)  # fmt: skip
+TASKS = Table(
+    "tasks", METADATA,
+    Column("key", String(255), primary_key=True), Column("version", String(64), primary_key=True),
+    Column("owner", String(64), nullable=False), Column("public", Boolean, nullable=False),
+    Column("definition", JSON, nullable=False), Column("image_id", Text, nullable=False),
+    Column("entrypoint", JSON, nullable=False), Column("command", JSON, nullable=False),
+)  # fmt: skip
+WORKFLOWS = Table(
+    "workflows", METADATA,
+    Column("id", String(19), primary_key=True), Column("owner", String(64), nullable=False),
+    Column("name", Text, nullable=False), Column("state", String(16), nullable=False),
+    Column("event", String(16), nullable=False), Column("submitted", Float, nullable=False),
+    Column("completed", Float), Column("callback", Text), Column("called_back", Boolean, nullable=False),
+    Column("canceling", Boolean, nullable=False), Column("batch", String(19)), Column("request", JSON, nullable=False),
+    Index("workflows_by_owner", "owner", "submitted"), Index("workflows_by_state", "state", "submitted"),
+    Index("workflows_by_batch", "batch"),
+)  # fmt: skip
+WORKFLOW_TASKS = Table(
+    "workflow_tasks", METADATA,
+    Column("id", String(19), primary_key=True), Column("workflow", String(19), nullable=False),
+    Column("position", Integer, nullable=False), Column("name", Text, nullable=False),
+    Column("state", String(16), nullable=False), Column("event", String(16), nullable=False),
+    Column("note", Text, nullable=False), Column("started", Float), Column("container", Text),
+    Column("body", JSON, nullable=False),
+    Index("workflow_tasks_by_workflow", "workflow", "position"),
+)  # fmt: skip
+EVENTS = Table(
+    "events", METADATA,
+    Column("number", Integer, primary_key=True, autoincrement=True), Column("workflow", String(19), nullable=False),
+    Column("task", Text, nullable=False), Column("time", Float, nullable=False),
+    Column("state", String(16), nullable=False), Column("event", String(16), nullable=False),
+    Column("note", Text, nullable=False),
+    Index("events_by_workflow", "workflow", "number"),
+)  # fmt: skip
+BATCHES = Table(
+    "batches", METADATA,
+    Column("id", String(19), primary_key=True), Column("owner", String(64), nullable=False),
+    Column("name", Text, nullable=False), Column("submitted", Float, nullable=False),
+)  # fmt: skip
+
+
+def connect(url: str) -> sql.Engine:
+    """An engine with all tables made. postgres:// and postgresql:// mean psycopg 3."""
+    for scheme in ("postgres://", "postgresql://"):
+        if url.startswith(scheme):
+            url = "postgresql+psycopg://" + url.removeprefix(scheme)
+    engine = sql.create_engine(url, pool_size=10, max_overflow=40)
+    if engine.dialect.name == "sqlite":
+
+        @sql.event.listens_for(engine, "connect")
+        def set_up(connection: Any, record: Any) -> None:
+            for pragma in ("journal_mode=WAL", "busy_timeout=30000", "synchronous=NORMAL"):
+                connection.execute(f"PRAGMA {pragma}")
+
+    METADATA.create_all(engine)
+    return engine
+
+
+def new_id() -> str:
+    """19 decimal digits, as the platform's ids were."""
+    return str(10**18 + secrets.randbelow(9 * 10**18))
+
+
+def now() -> float:
+    """Seconds since 1970."""
+    return datetime.datetime.now(datetime.timezone.utc).timestamp()
+
+
+def timestamp(seconds: float | None) -> str | None:
+    """ISO 8601 in UTC, None for None."""
+    return datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc).isoformat() if seconds is not None else None
+
+
+class Store:
+    """The queries; each method is one transaction."""
+
+    def __init__(self, url: str) -> None:
+        self.engine = connect(url)
+
+    def rows(self, query: Any) -> list[Row]:
+        """All rows of a query."""
+        with self.engine.connect() as connection:
+            return [dict(row) for row in connection.execute(query).mappings()]
+
+    def row(self, query: Any) -> Row | None:
+        """The first row of a query, None when there is none."""
+        with self.engine.connect() as connection:
+            found = connection.execute(query).mappings().first()
+            return dict(found) if found else None
+
+    def write(self, *statements: Any) -> int:
+        """Runs statements in one transaction; returns how many rows the first one touched."""
+        with self.engine.begin() as connection:
+            counts = [connection.execute(statement).rowcount for statement in statements]
+        return counts[0] if counts else 0
+
+    # registry
+
+    def versions(self, name: str) -> list[Row]:
+        """All versions of a task, the newest first; names are compared without case."""
+        found = self.rows(sql.select(TASKS).where(TASKS.c.key == name.lower()))
+        return sorted(found, key=lambda row: version_key(row["version"]), reverse=True)
+
+    def visible_tasks(self, account: str) -> list[Row]:
+        """Name keys, versions and definitions of the tasks that an account may use."""
+        query = sql.select(TASKS).where((TASKS.c.owner == account) | TASKS.c.public).order_by(TASKS.c.key)
+        return self.rows(query)
+
+    # workflows
+
+    def add_workflow(self, row: Row, tasks: list[Row]) -> None:
+        """A new workflow with its tasks and the event that it was submitted."""
+        self.add_workflows([(row, tasks)])
+
+    def add_workflows(self, entries: list[tuple[Row, list[Row]]], *more: Any) -> None:
+        """Several workflows in one transaction: all or none."""
+        statements = list(more)
+        for row, tasks in entries:
+            statements.append(WORKFLOWS.insert().values(**row))
+            for task in tasks:
+                statements.append(WORKFLOW_TASKS.insert().values(**task))
+                statements.append(event_of(row["id"], task["name"], "pending", "submitted", ""))
+        self.write(*statements)
+
+    def workflow(self, workflow: str) -> Row | None:
+        """One workflow's row."""
+        return self.row(sql.select(WORKFLOWS).where(WORKFLOWS.c.id == workflow))
+
+    def tasks_of(self, workflow: str) -> list[Row]:
+        """The tasks of a workflow, in the order of the request."""
+        query = sql.select(WORKFLOW_TASKS).where(WORKFLOW_TASKS.c.workflow == workflow)
+        return self.rows(query.order_by(WORKFLOW_TASKS.c.position))
+
+    def set_task(self, workflow: str, task: Row, state: str, event: str, note: str = "", **values: Any) -> None:
+        """A task's new state, with its event; what is complete stays as it is."""
+        changed = {"state": state, "event": event, "note": note, **values}
+        update = WORKFLOW_TASKS.update().where(WORKFLOW_TASKS.c.id == task["id"], WORKFLOW_TASKS.c.state != "complete")
+        with self.engine.begin() as connection:
+            if connection.execute(update.values(**changed)).rowcount:
+                connection.execute(event_of(workflow, task["name"], state, event, note))
+
+    def set_workflow(self, workflow: str, state: str, event: str, **values: Any) -> None:
+        """A workflow's new state; what is complete stays as it is."""
+        update = WORKFLOWS.update().where(WORKFLOWS.c.id == workflow, WORKFLOWS.c.state != "complete")
+        self.write(update.values(state=state, event=event, **values))
+
+
+def event_of(workflow: str, task: str, state: str, event: str, note: str) -> Any:
+    """The statement that records an event now."""
+    return EVENTS.insert().values(workflow=workflow, task=task, time=now(), state=state, event=event, note=note)
+
+
+def version_key(version: str) -> tuple[int, ...]:
+    """A version as numbers, so that 0.10.0 comes after 0.9.0."""
+    return tuple(int(part) for part in version.split("."))

@@ -1,0 +1,134 @@
+"""The registry's rules: definitions without errors, versions that rise, images bound to their digest, owners."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy.exc import IntegrityError
+
+from gbdx_platform.containers import ImageError, bind_image
+from gbdx_platform.database import TASKS, Row, Store, version_key
+from gbdx_platform.task_definition import Problem, container, container_properties, problems, quoted, with_defaults
+from gbdx_platform.workflow_request import RequestError
+
+FIRST_VERSION = "0.0.1"
+
+
+class RefusedError(ValueError):
+    """A request that the registry refuses, with the HTTP status that says so."""
+
+    def __init__(self, status: int, message: str) -> None:
+        self.status = status
+        super().__init__(message)
+
+
+def checked(definition: Any) -> Row:
+    """A definition with its defaults filled in.
+
+    Raises:
+        RequestError: all its errors.
+    """
+    errors = [problem for problem in problems(definition) if problem.severity == "error"]
+    if errors:
+        raise RequestError(errors)
+    if len(definition["name"]) > 200:
+        raise RequestError([Problem("name", "at most 200 characters", str(len(definition["name"])))])
+    kind = container(definition).get("type")
+    if kind not in ("DOCKER", "GPUDOCKER"):
+        raise RequestError([Problem("containerDescriptors[0].type", "DOCKER or GPUDOCKER to run here", quoted(kind))])
+    return with_defaults(definition)
+
+
+def row_of(definition: Row, owner: str, version: str) -> Row:
+    """The registry's row of a definition, its image bound.
+
+    Raises:
+        RequestError: the image is not to be had.
+    """
+    reference = container_properties(definition)["image"]
+    try:
+        image = bind_image(reference)
+    except ImageError as error:
+        expected = "an image in the engine's store or one that can be pulled"
+        raise RequestError([Problem("containerDescriptors[0].properties.image", expected, str(error))]) from None
+    return {
+        "key": definition["name"].lower(), "version": version, "owner": owner, "definition": definition,
+        "public": bool(definition["properties"].get("isPublic")), "image_id": image.id,
+        "entrypoint": image.entrypoint, "command": image.command,
+    }  # fmt: skip
+
+
+def register(store: Store, definition: Any, owner: str) -> str:
+    """Registers a definition, returns its name.
+
+    Raises:
+        RequestError: the definition's errors. RefusedError: it exists, or its version doesn't rise.
+    """
+    definition = checked(definition)
+    name, version = definition["name"], definition.get("version") or FIRST_VERSION
+    versions = store.versions(name)
+    if versions and versions[0]["owner"] != owner:
+        raise RefusedError(409, f"task {name!r} exists already and is another account's")
+    if versions and version_key(version) <= version_key(versions[0]["version"]):
+        newest = versions[0]["version"]
+        raise RefusedError(409, f"task {name!r} exists already: expected a version above {newest}, found {version}")
+    try:
+        store.write(TASKS.insert().values(**row_of(definition, owner, version)))
+    except IntegrityError:
+        raise RefusedError(409, f"task {name!r} exists already: {version} was registered a moment ago") from None
+    return str(name)
+
+
+def find(store: Store, task_type: str, account: str) -> Row | None:
+    """The row that `name` or `name:version` means to an account; None when there is none that it may use."""
+    name, _, version = task_type.partition(":")
+    for row in store.versions(name):
+        if (not version or row["version"] == version) and (row["public"] or row["owner"] == account):
+            return row
+    return None
+
+
+def owned(store: Store, task_type: str, account: str, missing: int) -> list[Row]:
+    """The versions that `name` or `name:version` means, all of them the account's own.
+
+    Raises:
+        RefusedError: there is none (status `missing`), or it is another account's.
+    """
+    name, _, version = task_type.partition(":")
+    rows = [row for row in store.versions(name) if not version or row["version"] == version]
+    mine = [row for row in rows if row["owner"] == account]
+    if not mine and any(row["public"] for row in rows):
+        raise RefusedError(403, f"task {task_type!r} is another account's")
+    if not mine:
+        raise RefusedError(missing, f"task {task_type!r} is not registered")
+    return mine
+
+
+def update(store: Store, task_type: str, definition: Any, account: str) -> Row:
+    """Replaces the definition of one version; returns it with defaults.
+
+    Raises:
+        RequestError, RefusedError.
+    """
+    row = owned(store, task_type, account, 404)[0]
+    definition = checked(definition)
+    version = definition.get("version") or row["version"]
+    if definition["name"].lower() != row["key"] or version != row["version"]:
+        expected = f"the name and version of the address, {row['key']}:{row['version']}"
+        raise RequestError([Problem("name", expected, f"{definition['name']}:{version}")])
+    values = row_of(definition, account, version)
+    place = (TASKS.c.key == row["key"]) & (TASKS.c.version == row["version"])
+    store.write(TASKS.update().where(place).values(**values))
+    return definition
+
+
+def delete(store: Store, task_type: str, account: str) -> str:
+    """Deletes a task, all versions when none is named; returns its name.
+
+    Raises:
+        RefusedError.
+    """
+    rows = owned(store, task_type, account, 400)
+    keys = [row["version"] for row in rows]
+    store.write(TASKS.delete().where(TASKS.c.key == rows[0]["key"], TASKS.c.version.in_(keys)))
+    return str(rows[0]["definition"]["name"])

@@ -1,0 +1,73 @@
+"""Where the service keeps things and what it may do: one folder of state, and the environment."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass
+class Settings:
+    """Settings of one service. state: its folder; service: the mark on its containers; the rest as in the README."""
+
+    state: Path
+    database_url: str
+    service: str
+    host: str = "127.0.0.1"
+    port: int = 8725
+    engine: str = "cwltool"
+    engine_arguments: tuple[str, ...] = ()
+    bucket: str = "gbdx-customer-data"
+    file_roots: tuple[Path, ...] = ()
+    slots: int = 2
+    workflows: int = 4
+
+
+def state_folder(asked: str | None = None) -> Path:
+    """The folder of state: asked for, or GBDX_STATE, or the user's own; closed to others."""
+    default = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "gbdx-platform"
+    folder = Path(asked or os.environ.get("GBDX_STATE") or default).absolute()
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return folder
+
+
+def load(state: str | None = None, **options: Any) -> Settings:
+    """Settings from the environment; `options` are those of the command line, None where not given."""
+    folder = state_folder(state)
+    mark = folder / "service-id"
+    if not mark.exists():
+        write_private(mark, secrets.token_hex(8))
+    cores = os.cpu_count() or 1
+    roots = [Path(root).resolve() for root in os.environ.get("GBDX_FILE_ROOTS", "").split(os.pathsep) if root]
+    found = Settings(
+        state=folder,
+        database_url=os.environ.get("DATABASE_URL") or f"sqlite:///{folder / 'platform.sqlite'}",
+        service=mark.read_text("utf-8").strip(),
+        bucket=os.environ.get("GBDX_BUCKET") or Settings.bucket,
+        file_roots=tuple(roots),
+        slots=int(os.environ.get("GBDX_SLOTS") or cores),
+        workflows=int(os.environ.get("GBDX_WORKFLOWS") or 2 * cores),
+    )
+    for key, value in options.items():
+        if value is not None:
+            setattr(found, key, value)
+    return found
+
+
+def write_private(path: Path, text: str) -> None:
+    """Writes a file that only its owner can read, in one step."""
+    temporary = path.with_name(path.name + ".new")
+    with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+        file.write(text)
+    temporary.replace(path)
+
+
+def read_credentials(state: Path) -> dict[str, Any]:
+    """What `serve` left for the command line of the same user: url, username, password, token; {} when nothing."""
+    path = state / "credentials.json"
+    found: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    return found

@@ -1,0 +1,164 @@
+"""Object storage: s3:// and the old http(s):// URLs of S3 through boto3, file:// under allowed roots."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import boto3
+from boto3.s3.transfer import TransferConfig
+from botocore.config import Config
+
+TRANSFER = TransferConfig(max_concurrency=4)
+PARALLEL = 8
+
+
+class StorageError(ValueError):
+    """Data that can't be fetched or kept; the message is a sentence with the URL."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a URL points: a bucket and a key in it, or a path when the bucket is empty."""
+
+    bucket: str
+    key: str
+
+
+def parse(url: str) -> Place:
+    """Where a URL points.
+
+    Raises:
+        StorageError: no scheme that is known, or no bucket.
+    """
+    parts = urlsplit(url)
+    path = unquote(parts.path).lstrip("/") if parts.scheme in ("http", "https") else parts.path.lstrip("/")
+    if parts.scheme == "s3" and parts.netloc:
+        # A key may hold ? and #, which a URL does not keep in its path.
+        return Place(parts.netloc, url.split("/", 3)[3] if url.count("/") > 2 else "")
+    if parts.scheme in ("http", "https"):
+        virtual = re.fullmatch(r"(?P<bucket>.+)\.s3[.-][a-z0-9.-]*amazonaws\.com", parts.netloc)
+        if virtual:
+            return Place(virtual["bucket"], path)
+        if "/" in path and re.fullmatch(r"s3[a-z0-9.-]*\.amazonaws\.com", parts.netloc):
+            return Place(*path.split("/", 1))
+    if parts.scheme == "file" and parts.netloc in ("", "localhost"):
+        return Place("", unquote(parts.path))
+    raise StorageError(f"{url!r}: expected s3://bucket/key, an http(s) URL of S3, or file:///path")
+
+
+def safe_relative(name: str) -> PurePosixPath:
+    """A key below a prefix as a relative path that can't leave its folder.
+
+    Raises:
+        StorageError: "..", an absolute path, empty parts, or a NUL in it.
+    """
+    parts = name.split("/")
+    if not name or "\0" in name or any(part in ("", ".", "..") for part in parts):
+        raise StorageError(f"key {name!r}: expected a relative path without '..', found one that leaves its folder")
+    return PurePosixPath(*parts)
+
+
+class Storage:
+    """One account of object storage. endpoint None: as boto3's environment says."""
+
+    def __init__(self, bucket: str, file_roots: tuple[Path, ...] = (), **client: Any) -> None:
+        settings = Config(
+            retries={"max_attempts": 3, "mode": "standard"}, connect_timeout=5, read_timeout=60, max_pool_connections=50,
+            s3={"addressing_style": "path"},
+        )  # fmt: skip
+        self.client = boto3.session.Session().client("s3", config=settings, **client)
+        self.bucket, self.file_roots = bucket, file_roots
+
+    def check(self, url: str, account: str) -> Place:
+        """Where a URL points, if this account may read it: in the service's own bucket only below its own prefix.
+
+        Raises:
+            StorageError: not parsed, another account's, or a file outside the allowed roots.
+        """
+        place = parse(url)
+        if place.bucket == self.bucket and not f"{place.key}/".startswith(f"{account}/"):
+            raise StorageError(f"{url!r}: expected a key below your prefix {account}/, found {place.key!r}")
+        if not place.bucket:
+            real = Path(place.key).resolve()
+            if not any(real.is_relative_to(root) for root in self.file_roots):
+                raise StorageError(f"{url!r}: expected a folder below the roots in GBDX_FILE_ROOTS, found another place")
+        return place
+
+    def fetch(self, url: str, account: str, folder: Path) -> int:
+        """Copies everything below a URL (or the one object it names) into a new folder; returns the number of files.
+
+        Raises:
+            StorageError: nothing there, a key that leaves the folder, a name that is file and folder at once.
+            botocore's errors: storage that doesn't answer or refuses.
+        """
+        place = self.check(url, account)
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        if not place.bucket:
+            return self.fetch_files(url, Path(place.key).resolve(), folder)
+        wanted = dict(self.objects(place))
+        if not wanted:
+            raise StorageError(f"{url!r}: expected at least one object there, found none")
+        paths = {key: folder / safe_relative(name) for key, name in wanted.items()}
+
+        def one(key: str) -> None:
+            paths[key].parent.mkdir(parents=True, exist_ok=True)
+            self.client.download_file(place.bucket, key, str(paths[key]), Config=TRANSFER)
+
+        try:
+            with ThreadPoolExecutor(PARALLEL) as pool:
+                list(pool.map(one, paths))
+        except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
+            raise StorageError(f"{url!r}: expected keys that make files and folders, found one that is both ({error})") from None
+        return len(paths)
+
+    def fetch_files(self, url: str, source: Path, folder: Path) -> int:
+        """The same for file://: links are copied as what they point at only inside the source."""
+        if source.is_file():
+            shutil.copyfile(source, folder / source.name)
+            return 1
+        if not source.is_dir():
+            raise StorageError(f"{url!r}: expected a folder or a file there, found neither")
+        shutil.copytree(source, folder, symlinks=True, dirs_exist_ok=True)
+        return sum(1 for path in folder.rglob("*") if path.is_file())
+
+    def objects(self, place: Place) -> Iterator[tuple[str, str]]:
+        """(key, name below the place) of the objects there; any number. Keys that end in / only mark folders."""
+        prefix = place.key.rstrip("/")
+        below = f"{prefix}/" if prefix else ""
+        for page in self.client.get_paginator("list_objects_v2").paginate(Bucket=place.bucket, Prefix=prefix):
+            for entry in page.get("Contents", []):
+                key = entry["Key"]
+                if key.endswith("/"):
+                    continue
+                if key == prefix and not place.key.endswith("/"):
+                    yield key, key.rsplit("/", 1)[-1]
+                elif key.startswith(below):
+                    yield key, key[len(below) :]
+
+    def keep(self, folder: Path, prefix: str) -> int:
+        """Uploads the plain files below a folder to the service's bucket; returns how many.
+
+        Links were found to stay in the folder by the task's verdict; what they point at is uploaded in their place.
+        """
+        names = [
+            os.path.relpath(os.path.join(current, name), folder)
+            for current, _, files in os.walk(folder)
+            for name in files
+            if os.path.isfile(os.path.join(current, name))
+        ]
+
+        def one(name: str) -> None:
+            self.client.upload_file(str(folder / name), self.bucket, f"{prefix}/{name}", Config=TRANSFER)
+
+        with ThreadPoolExecutor(PARALLEL) as pool:
+            list(pool.map(one, names))
+        return len(names)

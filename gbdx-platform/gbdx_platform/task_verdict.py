@@ -1,0 +1,1 @@
+../../ci/task_verdict.py
