@@ -21,7 +21,16 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from subprocess import PIPE, STDOUT, Popen
 
-from image_graph import NOT_IN_IMAGES, ROOT, GraphError, Image, lineage, read_graph, source_hash
+from image_graph import (
+    NOT_IN_IMAGES,
+    ROOT,
+    GraphError,
+    Image,
+    declared_arguments,
+    lineage,
+    read_graph,
+    source_hash,
+)
 
 LICENSE = "Apache-2.0"
 DEFINITION_LABEL = "gbdx.task.definition"
@@ -61,9 +70,21 @@ def image_ids(engine: str, *references: str) -> list[str | None]:
     return found
 
 
+def asked_arguments() -> dict[str, str]:
+    """The build arguments: REGISTRY and TAG, and DEVICE (gpu, cpu) and BASE when the environment has them."""
+    asked = {name: os.environ[name] for name in ("DEVICE", "BASE") if os.environ.get(name)}
+    return {"REGISTRY": os.environ.get("REGISTRY") or "localhost", "TAG": os.environ.get("TAG") or "dev", **asked}
+
+
+def default_tag(name: str) -> str:
+    """TAG or `dev`; `dev-theano` for an image whose Dockerfile leaves its base open, when BASE=theano is asked for."""
+    tag, base = os.environ.get("TAG") or "dev", os.environ.get("BASE")
+    return f"{tag}-{base}" if base and "BASE" in declared_arguments(ROOT / name / "Dockerfile") else tag
+
+
 def reference(name: str, tag: str | None = None) -> str:
     """The full name of an image of ours: registry, name, tag."""
-    return f"{os.environ.get('REGISTRY') or 'localhost'}/{name}:{tag or os.environ.get('TAG') or 'dev'}"
+    return f"{os.environ.get('REGISTRY') or 'localhost'}/{name}:{tag or default_tag(name)}"
 
 
 def git(*arguments: str) -> str:
@@ -142,7 +163,9 @@ def source_date_epoch(folder: Path) -> int:
 
 def build_command(engine: str, image: Image, tags: list[str], arguments: dict[str, str]) -> list[str]:
     """The engine's build command for an image, but for the context."""
-    values = {**arguments, "SOURCE_DATE_EPOCH": str(source_date_epoch(image.folder))}
+    declared = declared_arguments(image.folder / "Dockerfile")
+    values = {name: value for name, value in arguments.items() if name in declared or name in ("REGISTRY", "TAG")}
+    values = {**values, "SOURCE_DATE_EPOCH": str(source_date_epoch(image.folder))}
     certificates = next((f for f in (os.environ.get("SSL_CERT_FILE") or "", *CA_FILES) if os.path.isfile(f)), None)
     return [
         *(engine, "build"),
@@ -226,7 +249,7 @@ def ensure_all(engine: str, needed: list[str], images: dict[str, Image], argumen
 
 def main(names: list[str]) -> int:
     """Builds `names` (all tasks when there are none) and what they are built from."""
-    arguments = {"REGISTRY": os.environ.get("REGISTRY") or "localhost", "TAG": os.environ.get("TAG") or "dev"}
+    arguments = asked_arguments()
     images = read_graph(arguments=arguments)
     wanted = names or [name for name, image in images.items() if image.is_task]
     needed = {image.name for name in wanted for image in lineage(name, images)}

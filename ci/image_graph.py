@@ -69,6 +69,12 @@ def substitute(text: str, variables: dict[str, str]) -> str:
     return VARIABLE.sub(lambda m: variables.get(m[1] or m[3]) or m[2] or "", text)
 
 
+def declared_arguments(dockerfile: Path) -> set[str]:
+    """The names of a Dockerfile's ARG lines; none when there is no such file."""
+    lines = dockerfile.read_text(encoding="utf-8").splitlines() if dockerfile.is_file() else []
+    return {argument[1] for line in lines if (argument := ARG_LINE.match(line))}
+
+
 def from_references(dockerfile: Path, arguments: dict[str, str]) -> list[str]:
     """The images that a Dockerfile takes files from (FROM, COPY --from), in order, its own stages left out.
 
@@ -162,8 +168,12 @@ def source_files(folder: Path) -> list[Path]:
 def source_hash(name: str, images: dict[str, Image], arguments: dict[str, str] | None = None) -> str:
     """Twelve hex digits that change when the image would: sources, build arguments, parents, how it is labelled."""
     digest = hashlib.sha256((ROOT / "ci" / "build_images.py").read_bytes())
-    digest.update(json.dumps(sorted((arguments or {}).items())).encode())
-    for image in lineage(name, images):
+    needed = lineage(name, images)
+    # DEVICE and BASE make another image only of those that ask for them.
+    declared = {"REGISTRY", "TAG"}.union(*(declared_arguments(image.folder / "Dockerfile") for image in needed))
+    used = {key: value for key, value in (arguments or {}).items() if key in declared}
+    digest.update(json.dumps(sorted(used.items())).encode())
+    for image in needed:
         for path in source_files(image.folder):
             executable = "x" if os.access(path, os.X_OK) else "-"
             content = os.readlink(path).encode() if path.is_symlink() else path.read_bytes()

@@ -36,6 +36,7 @@ from pathlib import Path
 from typing import Any
 
 import build_images
+from card_options import asked_device, card_options, card_problem
 from image_graph import ROOT, GraphError, lineage, read_graph, task_folders
 from task_inputs import RefusedError, prepare, read_definition, unreadable
 from task_verdict import EXIT_CODES, BrokenContractError, Verdict, check_outputs, judge, printable, read_status
@@ -158,6 +159,8 @@ def plan(options: argparse.Namespace) -> Run:
         problems.append(
             f"INPUT: root runs tasks as uid {CONTAINER_UID}, which can't read {shown}: chmod -R a+rX, or use sudo"
         )
+    if no_card := card_problem(definition, asked_device()):
+        problems.append(no_card)
     if problems:
         raise RefusedError(problems)
     image = options.image or build_images.reference(folder.name)
@@ -222,6 +225,7 @@ def container_command(engine: str, run: Run, work: Path, container: str, *words:
         *(engine, "run", "--name", container, "--label", f"gbdx.task={run.name}", "--init", "--log-driver", "none"),
         *("--user", f"{uid}:{gid}", *podman_user, "--cap-drop", "ALL", "--security-opt", "no-new-privileges"),
         *(("--security-opt", "label=disable") if os.path.exists("/sys/fs/selinux/enforce") else ()),
+        *card_options(engine, run.definition, asked_device()),
         *("--network", options.network, "--pids-limit", str(options.processes)),
         *("--memory", memory, "--memory-swap", memory),
         *("--read-only", "--tmpfs", f"/tmp:rw,nosuid,nodev,exec,mode=1777,size={options.temporary}"),
@@ -431,7 +435,7 @@ def image_id(engine: str, run: Run) -> str:
         build_images.BuildError: no such image, or it can't be built.
     """
     if not run.options.image:
-        arguments = {"REGISTRY": os.environ.get("REGISTRY") or "localhost", "TAG": os.environ.get("TAG") or "dev"}
+        arguments = build_images.asked_arguments()
         images = read_graph(arguments=arguments)
         for image in lineage(build_images_name(run), images):
             build_images.ensure(engine, image.name, images, arguments)
