@@ -1,6 +1,6 @@
 # One verb for each thing that a person does; what is longer than a line or two lives in ci/.
 # A value on the command line is passed on exactly as typed: neither make nor a shell reads it again.
-VARIABLES := TASK INPUT OUTPUT PORTS ENGINE REGISTRY TAG NAME FROM NETWORK MEMORY DISK ROUNDS V
+VARIABLES := TASK INPUT OUTPUT PORTS DEVICE BASE ENGINE REGISTRY TAG NAME FROM NETWORK MEMORY DISK ROUNDS V
 $(foreach name,$(VARIABLES),$(if $(filter command environment,$(firstword $(origin $(name)))),\
   $(eval override $(name) := $$(value $(name)))))
 export $(VARIABLES)
@@ -9,7 +9,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv/bin/python
 .DEFAULT_GOAL := help
-.PHONY: help build run shell container-test test lint sync new clean bench
+.PHONY: help build run shell container-test test lint sync new clean bench push
 .SILENT:
 
 ##@ Every day
@@ -19,10 +19,10 @@ help: ## this list
 	printf '\nTasks: %s\n' "$$($(PYTHON) ci/image_graph.py tasks | paste -sd' ')"
 	printf 'Try:   make run TASK=hello-gbdx\n       make run TASK=hello-gbdx PORTS="message=Hi there" INPUT=my_inputs OUTPUT=my_outputs\n'
 
-run: ## run a task in its container: TASK=, with INPUT= OUTPUT= PORTS= NETWORK= MEMORY= DISK=
+run: ## run a task in its container: TASK=, with INPUT= OUTPUT= PORTS= DEVICE=cpu NETWORK= MEMORY= DISK=
 	$(PYTHON) ci/run_task.py
 
-build: ## build what is missing or changed: TASK= (default: all), REGISTRY= TAG=
+build: ## build what is missing or changed: TASK= (default: all), DEVICE=cpu BASE=theano REGISTRY= TAG=
 	$(PYTHON) ci/build_images.py $${TASK:+"$$TASK"}
 
 shell: ## a shell in a task's image, with its inputs under /mnt/work: TASK=, with INPUT=
@@ -40,14 +40,19 @@ lint: .venv/installed ## check definitions, READMEs, code, Dockerfiles and scrip
 
 ##@ Test
 container-test: .venv/installed ## test the images in real containers: TASK= (default: all)
-	$(VENV) -m pytest ci/tests/test_container_contract.py $${TASK:+--task "$$TASK"}
+	DEVICE=cpu $(VENV) -m pytest ci/tests/test_container_contract.py $${TASK:+--task "$$TASK"}
 
 test: lint ## everything that a fresh machine can run; installs what it needs
-	$(PYTHON) ci/build_images.py || true # the tests that need images fail with the reason
-	$(VENV) -m pytest
+	DEVICE=cpu $(PYTHON) ci/build_images.py || true # the tests that need images fail with the reason
+	DEVICE=cpu $(VENV) -m pytest
 
 bench: ## what a run costs over the bare engine: TASK= (default: hello-gbdx)
 	$(PYTHON) ci/bench_run_overhead.py
+
+##@ Publish
+push: ## test, then push to REGISTRY=host/path under version and commit: TASK= (default: all)
+	$(MAKE) --no-print-directory container-test REGISTRY=localhost TAG=dev
+	$(PYTHON) ci/push_images.py $${TASK:+"$$TASK"}
 
 ##@ Tidy up
 clean: ## remove built images, stopped containers and the tools' environment; runs/ stays
