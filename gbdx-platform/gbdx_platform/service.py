@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import secrets
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -98,6 +99,11 @@ class Server(uvicorn.Server):
             print(f"gbdx-platform: {self.credentials['url']}, state and credentials in {self.settings.state}", flush=True)
 
 
+def ended(signum: int, frame: object) -> None:
+    """SIGTERM ends the service in an orderly way; uvicorn raises the signal once more when it has stopped."""
+    raise SystemExit(0)
+
+
 def serve(settings: Settings, certificate: str | None = None, key: str | None = None, plain: bool = False) -> None:
     """Serves until SIGTERM or Ctrl-C; everything that was started ends with it.
 
@@ -109,6 +115,7 @@ def serve(settings: Settings, certificate: str | None = None, key: str | None = 
             f"host: expected a loopback address or a certificate, found {settings.host} without TLS "
             "(--plain-http allows it, behind a proxy that does TLS)"
         )
+    signal.signal(signal.SIGTERM, ended)
     with only_one(settings):
         store = Store(settings.database_url)
         store.row(sql.select(ACCOUNTS).limit(1))

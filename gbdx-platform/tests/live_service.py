@@ -1,0 +1,175 @@
+"""A service's process, sessions with it, and the definitions and workflows that tests are made of."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from gbdx_platform.local_s3 import free_ports
+from gbdx_platform.settings import read_credentials
+from gbdx_platform.storage import Storage
+
+PLATFORM = Path(__file__).resolve().parents[1]
+ROOT = PLATFORM.parent
+API = "/workflows/v1"
+# A tag of our own: a build of hello-gbdx beside the tests would move the other, and a moved tag is refused.
+IMAGE = f"localhost/gbdx-platform-test:{os.getpid()}"
+
+
+class Service:
+    """A service's process and its folder of state."""
+
+    def __init__(self, state: Path, *options: str, **environment: str) -> None:
+        self.state, self.options = state, options
+        kept = {key: value for key, value in os.environ.items() if not key.startswith(("AWS_", "GBDX_", "DATABASE_"))}
+        # The suite's own registry of images is this machine's: nothing is pulled.
+        self.environment = {**kept, "PYTHONPATH": str(PLATFORM), "GBDX_PULL_TIMEOUT": "5", **environment}
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def command(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """One command of the command line."""
+        line = [sys.executable, "-m", "gbdx_platform.command_line", "--state", str(self.state), *arguments]
+        done = subprocess.run(line, capture_output=True, text=True, env=self.environment, check=False, timeout=300)
+        assert done.returncode == 0 or not check, done.stderr
+        return done
+
+    def start(self) -> None:
+        """Starts and waits until it listens."""
+        port = str(free_ports(1)[0])
+        line = [sys.executable, "-m", "gbdx_platform.command_line", "--state", str(self.state), "serve", "--port", port]
+        old = read_credentials(self.state)
+        with (self.state / "serve.log").open("ab") as log:
+            command = [*line, *self.options]
+            self.process = subprocess.Popen(command, env=self.environment, stdout=log, stderr=log, start_new_session=True)
+        deadline = time.monotonic() + 120
+        while (known := read_credentials(self.state)).get("token") == old.get("token") or not known.get("url"):
+            log = (self.state / "serve.log").read_text("utf-8", "replace")
+            assert self.process.poll() is None, log
+            assert time.monotonic() < deadline, log
+            time.sleep(0.05)
+
+    def stop(self) -> int:
+        """SIGTERM, and its exit code."""
+        assert self.process is not None
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(90)
+
+    def kill(self) -> None:
+        """SIGKILL: no chance to tidy up."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+    def client(self, token: str | None = None) -> httpx.Client:
+        """A session as the default account, or with another token."""
+        known = read_credentials(self.state)
+        headers = {"Authorization": f"Bearer {token or known['token']}"}
+        return httpx.Client(base_url=known["url"], headers=headers, timeout=60)
+
+
+class Session:
+    """What tests do again and again, as one account."""
+
+    def __init__(self, http: httpx.Client) -> None:
+        self.http = http
+        given = http.get("/s3creds/v1/prefix").json()
+        self.bucket, self.prefix = given["bucket"], given["prefix"]
+        keys = {"aws_access_key_id": given["S3_access_key"], "aws_secret_access_key": given["S3_secret_key"]}
+        self.storage = Storage(self.bucket, endpoint_url=given["endpoint"], region_name="us-east-1", **keys)
+
+    def register(self, definition: dict[str, Any]) -> str:
+        """Registers a definition, returns its name."""
+        answer = self.http.post(f"{API}/tasks", json=definition)
+        assert answer.status_code == 200, answer.text
+        return str(definition["name"])
+
+    def put(self, name: str, content: bytes = b"x") -> str:
+        """One object below the account's prefix; returns the URL of its folder."""
+        self.storage.client.put_object(Bucket=self.bucket, Key=f"{self.prefix}/{name}", Body=content)
+        return f"s3://{self.bucket}/{self.prefix}/{name.rsplit('/', 1)[0]}"
+
+    def text(self, name: str) -> str:
+        """The content of an object below the account's prefix."""
+        found = self.storage.client.get_object(Bucket=self.bucket, Key=f"{self.prefix}/{name}")
+        return str(found["Body"].read().decode())
+
+    def names(self, below: str) -> list[str]:
+        """The names of the objects below a folder of the account's."""
+        found = self.storage.client.list_objects_v2(Bucket=self.bucket, Prefix=f"{self.prefix}/{below}/")
+        return [entry["Key"].split(f"/{below}/", 1)[1] for entry in found.get("Contents", [])]
+
+    def launch(self, *tasks: dict[str, Any], **more: Any) -> str:
+        """Launches a workflow, returns its id."""
+        answer = self.http.post(f"{API}/workflows", json={"name": "test", "tasks": list(tasks), **more})
+        assert answer.status_code == 200, answer.text
+        return str(answer.json()["id"])
+
+    def wait(self, workflow: str) -> dict[str, Any]:
+        """The workflow once it is complete."""
+        for _ in range(1200):
+            found: dict[str, Any] = self.http.get(f"{API}/workflows/{workflow}").json()
+            if found["state"]["state"] == "complete":
+                return found
+            time.sleep(0.1)
+        pytest.fail(f"not complete after 120 s: {json.dumps(found, indent=1)}")
+
+    def run(self, *tasks: dict[str, Any], **more: Any) -> dict[str, Any]:
+        """Launches a workflow and waits for its end."""
+        return self.wait(self.launch(*tasks, **more))
+
+
+def port(name: str, kind: str = "directory", required: bool = True, multiplex: bool = False) -> dict[str, Any]:
+    """A port of a definition."""
+    return {"name": name, "type": kind, "required": required, "description": name, "multiplex": multiplex}
+
+
+def definition(name: str, inputs: list[Any], outputs: list[Any], command: str, **more: Any) -> dict[str, Any]:
+    """A definition of generation 2 that runs a command in hello-gbdx's image."""
+    return {
+        "name": name,
+        "version": "0.1.0",
+        "taskOwnerEmail": "owner@example.com",
+        "description": "A task of the tests.",
+        "properties": {"isPublic": False, "timeout": 60},
+        "inputPortDescriptors": inputs,
+        "outputPortDescriptors": outputs,
+        "containerDescriptors": [{"type": "DOCKER", "command": command, "properties": {"image": IMAGE}}],
+        **more,
+    }
+
+
+PREAMBLE = "import json, os, time; work = '/mnt/work/'; status = 'success'; reason = ''; strings = {}\n"
+EPILOGUE = (
+    "\njson.dump(strings, open(work + 'output/ports.json', 'w'))"
+    "\njson.dump({'status': status, 'reason': reason}, open(work + 'status.json', 'w'))"
+)
+
+
+def script(text: str) -> str:
+    """A command that runs some lines of Python as a task: `strings`, `status` and `reason` are written at the end."""
+    return shlex.join(["python", "-c", PREAMBLE + text + EPILOGUE])
+
+
+def task(name: str, kind: str, inputs: dict[str, Any] | None = None, persist: dict[str, str] | None = None, **more: Any) -> dict[str, Any]:
+    """A task of a workflow. inputs: port -> value, or `("task:port",)` for a source; persist: port -> location."""
+    given = [
+        {"name": key, "source": value[0]} if isinstance(value, tuple) else {"name": key, "value": value}
+        for key, value in (inputs or {}).items()
+    ]
+    outputs = [{"name": key, "persist": True, "persistLocation": place} for key, place in (persist or {}).items()]
+    return {"name": name, "taskType": kind, "inputs": given, "outputs": outputs, **more}
+
+
+def states(workflow: dict[str, Any]) -> dict[str, str]:
+    """Task name -> `state/event`."""
+    return {task["name"]: "/".join(task["state"].values()) for task in workflow["tasks"]}

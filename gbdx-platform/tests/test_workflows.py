@@ -1,0 +1,261 @@
+"""Workflows on the live service: chains, fans, strings, multiplex, batches, failures, timeouts, cancels, callbacks."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import threading
+import time
+from typing import Any
+
+from live_service import API, Session, definition, port, script, states, task
+
+
+def test_hello_gbdx_runs_alone_and_its_output_is_where_persist_location_says(session: Session, hello: str, fresh: str) -> None:
+    data = session.put(f"{fresh}/in/data_file.txt")
+    found = session.run(task("hello", hello, {"data_in": data, "message": "This is my message!"}, {"data_out": f"{fresh}/out"}))
+    assert states(found) == {"hello": "complete/succeeded"}
+    assert found["state"] == {"state": "complete", "event": "succeeded"}
+    assert session.text(f"{fresh}/out/out.txt") == "data_file.txt\nThis is my message!"
+
+
+def test_a_chain_feeds_the_second_task_and_the_default_location_holds_the_ids(session: Session, hello: str, fresh: str) -> None:
+    data = session.put(f"{fresh}/in/a.txt")
+    second = task("second", hello, {"data_in": ("first:data_out",)})
+    second["outputs"] = [{"name": "data_out", "persist": True}]
+    found = session.run(task("first", hello, {"data_in": data}), second)
+    assert states(found) == {"first": "complete/succeeded", "second": "complete/succeeded"}
+    assert session.text(f"workflow_output/{found['id']}/second/data_out/out.txt") == "out.txt\nNo message!"
+    assert session.names(f"workflow_output/{found['id']}/first") == []
+
+
+def test_a_workflow_object_has_the_keys_of_the_contract(session: Session, hello: str, fresh: str) -> None:
+    data = session.put(f"{fresh}/in/a.txt")
+    found = session.run(task("hello", hello, {"data_in": data}))
+    assert found.keys() == {"id", "name", "owner", "state", "submitted_time", "completed_time", "callback", "tasks"}
+    assert len(found["id"]) == 19 and found["id"].isdigit()
+    only = found["tasks"][0]
+    assert only["taskType"] == "hello-gbdx:0.1.0"
+    assert only["timeout"] == 7200
+    assert only["inputs"] == [{"name": "data_in", "type": "directory", "value": data, "source": None, "dataflow_channel": None}]
+    assert only["run_parameters"]["image"] == "localhost/gbdx-platform-test"
+    assert only["run_parameters"]["command"] == "python /hello_gbdx.py"
+    assert only["instance_info"]["domain"] == "default"
+
+
+def test_events_tell_a_tasks_life_in_order(session: Session, hello: str, fresh: str) -> None:
+    data = session.put(f"{fresh}/in/a.txt")
+    found = session.run(task("hello", hello, {"data_in": data}))
+    events = session.http.get(f"{API}/workflows/{found['id']}/events").json()["Events"]
+    said = [f"{one['state']}/{one['event']}" for one in events]
+    assert said == ["pending/submitted", "pending/scheduled", "running/started", "complete/succeeded"]
+    assert {one["task"] for one in events} == {"hello"}
+
+
+def test_a_diamond_of_string_outputs_feeds_string_inputs(session: Session, fresh: str) -> None:
+    add = "strings['sum'] = '+'.join(value for key, value in sorted(json.load(open(work + 'input/ports.json')).items()))"
+    ports = [port("a", "string"), port("b", "string", required=False)]
+    session.register(definition(fresh, ports, [port("sum", "string")], script(add)))
+    found = session.run(
+        task("top", fresh, {"a": "1"}),
+        task("left", fresh, {"a": ("top:sum",), "b": "2"}),
+        task("right", fresh, {"a": ("top:sum",), "b": "3"}),
+        task("bottom", fresh, {"a": ("left:sum",), "b": ("right:sum",)}),
+    )
+    assert found["state"]["event"] == "succeeded"
+    values = {one["name"]: one["outputs"][0]["value"] for one in found["tasks"]}
+    assert values == {"top": "1", "left": "1+2", "right": "1+3", "bottom": "1+2+1+3"}
+
+
+def test_multiplex_ports_take_several_directories_and_give_several(session: Session, fresh: str) -> None:
+    copy = (
+        "import shutil\n"
+        "for name in sorted(os.listdir(work + 'input')):\n"
+        "    if name.startswith('data'): shutil.copytree(work + 'input/' + name, work + 'output/result_' + name)"
+    )
+    inputs, outputs = [port("data", multiplex=True)], [port("result_", multiplex=True)]
+    session.register(definition(fresh, inputs, outputs, script(copy)))
+    one, two = session.put(f"{fresh}/one/1.txt", b"1"), session.put(f"{fresh}/two/2.txt", b"2")
+    first = task("first", fresh, {"data1": one, "data_b": two}, {"result_data1": f"{fresh}/kept"})
+    second = task("second", fresh, {"data_c": ("first:result_data_b",)}, {"result_data_c": f"{fresh}/last"})
+    found = session.run(first, second)
+    assert found["state"]["event"] == "succeeded", found
+    assert session.names(f"{fresh}/kept") == ["1.txt"]
+    assert session.text(f"{fresh}/last/2.txt") == "2"
+
+
+def test_a_failing_task_gives_its_reason_as_note_and_cancels_what_waits(session: Session, hello: str, fresh: str) -> None:
+    fail = "status = 'failed'; reason = 'the image has no bands'"
+    session.register(definition(fresh, [port("a", "string", required=False)], [port("out")], script(fail)))
+    data = session.put(f"{fresh}/in/a.txt")
+    found = session.run(
+        task("good", hello, {"data_in": data}, {"data_out": f"{fresh}/kept"}),
+        task("bad", fresh),
+        task("after", hello, {"data_in": ("bad:out",)}),
+        task("later", hello, {"data_in": ("after:data_out",)}),
+    )
+    assert states(found) == {
+        "good": "complete/succeeded",
+        "bad": "complete/failed",
+        "after": "complete/canceled",
+        "later": "complete/canceled",
+    }
+    notes = {one["name"]: one["note"] for one in found["tasks"]}
+    assert notes["bad"] == "the image has no bands"
+    assert found["state"]["event"] == "failed"
+    assert [one["start_time"] for one in found["tasks"][2:]] == [None, None]
+    assert session.names(f"{fresh}/kept") == ["out.txt"]
+
+
+def test_logs_are_kept_of_a_failing_task_and_empty_ones_say_so(session: Session, fresh: str) -> None:
+    speak = "print('to be seen'); status = 'failed'"
+    session.register(definition(fresh, [port("a", "string", required=False)], [], script(speak)))
+    found = session.run(task("speaks", fresh))
+    where = f"{API}/workflows/{found['id']}/tasks/{found['tasks'][0]['id']}"
+    assert session.http.get(f"{where}/stdout").text == "to be seen\n"
+    assert session.http.get(f"{where}/stderr").text == "<empty>"
+    assert session.http.get(f"{where}/stdout").headers["content-type"].startswith("text/html")
+
+
+def test_a_timeout_ends_the_container_and_cancels_what_waits(session: Session, hello: str, fresh: str) -> None:
+    session.register(definition(fresh, [port("a", "string", required=False)], [port("out")], script("time.sleep(600)")))
+    found = session.run(task("slow", fresh, timeout=2), task("after", hello, {"data_in": ("slow:out",)}))
+    assert states(found) == {"slow": "complete/timedout", "after": "complete/canceled"}
+    assert found["state"]["event"] == "timedout"
+    assert found["tasks"][0]["note"] == "over its timeout of 2 s"
+
+
+def wait_for_state(session: Session, workflow: str, state: str) -> None:
+    while session.http.get(f"{API}/workflows/{workflow}").json()["state"]["state"] != state:
+        time.sleep(0.05)
+
+
+def test_cancel_stops_what_runs_and_what_waits(session: Session, hello: str, fresh: str) -> None:
+    session.register(definition(fresh, [port("a", "string", required=False)], [port("out")], script("time.sleep(600)")))
+    workflow = session.launch(task("slow", fresh), task("after", hello, {"data_in": ("slow:out",)}))
+    wait_for_state(session, workflow, "running")
+    assert session.http.post(f"{API}/workflows/{workflow}/cancel").status_code == 200
+    found = session.wait(workflow)
+    assert states(found) == {"slow": "complete/canceled", "after": "complete/canceled"}
+    assert found["state"]["event"] == "canceled"
+
+
+def test_a_batch_zips_its_lists_and_runs_each_index(session: Session, hello: str, fresh: str) -> None:
+    one, two = session.put(f"{fresh}/1/one.txt"), session.put(f"{fresh}/2/two.txt")
+    entry = task("hello", hello, {"data_in": "{{places}}", "message": "$batch_value:words"})
+    entry["outputs"] = [{"name": "data_out", "persist": True}]
+    lists = [{"name": "places", "values": [one, two]}, {"name": "words", "values": ["uno", "due"]}]
+    answer = session.http.post(f"{API}/batch_workflows", json={"name": "both", "tasks": [entry], "batch_values": lists})
+    batch = answer.json()
+    assert batch.keys() == {"batch_workflow_id", "workflow_name", "owner", "submitted_time", "workflows"}
+    found = [session.wait(entry["workflow_id"]) for entry in batch["workflows"]]
+    texts = [session.text(f"workflow_output/{one['id']}/hello/data_out/out.txt") for one in found]
+    assert sorted(texts) == ["one.txt\nuno", "two.txt\ndue"]
+    after = session.http.get(f"{API}/batch_workflows/{batch['batch_workflow_id']}").json()
+    assert [entry["state"] for entry in after["workflows"]] == ["succeeded", "succeeded"]
+
+
+def test_a_batch_can_be_canceled(session: Session, fresh: str) -> None:
+    session.register(definition(fresh, [port("a", "string")], [], script("time.sleep(600)")))
+    lists = [{"name": "n", "values": [str(number) for number in range(12)]}]
+    request = {"name": "many", "tasks": [task("slow", fresh, {"a": "{{n}}"})], "batch_values": lists}
+    batch = session.http.post(f"{API}/batch_workflows", json=request).json()
+    session.http.post(f"{API}/batch_workflows/{batch['batch_workflow_id']}/cancel")
+    for entry in batch["workflows"]:
+        assert session.wait(entry["workflow_id"])["state"]["event"] == "canceled"
+
+
+def test_everything_wrong_with_a_workflow_is_said_at_once(session: Session, hello: str, fresh: str) -> None:
+    ports = [port("words", "string")], [port("text", "string"), port("out")]
+    session.register(definition(fresh, *ports, script("")))
+    wrong = task("wrong", fresh, {"wordz": "x"})
+    wrong["outputs"] = [{"name": "text", "persist": True}, {"name": "out", "persist": True, "persistLocation": "../up"}]
+    answer = session.http.post(
+        f"{API}/workflows",
+        json={
+            "name": "bad",
+            "callback": "ftp://there",
+            "tasks": [
+                wrong,
+                task("clash", hello, {"data_in": ("wrong:text",)}),
+                task("a", hello, {"data_in": ("b:data_out",)}),
+                task("b", hello, {"data_in": ("a:data_out",)}),
+                task("ghost", "no-such-task"),
+                task("place", hello, {"data_in": "/local/folder"}),
+            ],
+        },
+    )
+    assert answer.status_code == 400
+    said = {f"{one['key']}: expected {one['expected']}, found {one['found']}" for one in answer.json()["errors"]}
+    assert said == {
+        'tasks[0].inputs[0].name: expected one of words, found "wordz"',
+        'tasks[0].inputs: expected the required port "words", found none',
+        "tasks[0].outputs[0].persist: expected false: strings can't be persisted, found true",
+        "tasks[0].outputs[1].persistLocation: expected a relative path without '..', found \"../up\"",
+        'tasks[1].inputs[0].source: expected a directory for the port "data_in", found the string "wrong:text"',
+        'tasks[4].taskType: expected a registered task that you may use, found "no-such-task"',
+        "tasks[5].inputs[0].value: expected the URL of a directory, found '/local/folder': "
+        "expected s3://bucket/key, an http(s) URL of S3, or file:///path",
+        "tasks: expected sources without a cycle, found tasks in one: a, b",
+        'callback: expected an http or https URL, found "ftp://there"',
+    }
+
+
+def test_inputs_that_are_not_there_fail_the_task_with_the_url(session: Session, hello: str, fresh: str) -> None:
+    url = f"s3://{session.bucket}/{session.prefix}/{fresh}/nothing"
+    found = session.run(task("hello", hello, {"data_in": url}), task("after", hello, {"data_in": ("hello:data_out",)}))
+    assert states(found) == {"hello": "complete/failed", "after": "complete/canceled"}
+    assert found["tasks"][0]["note"].startswith(f"input port 'data_in': '{url}': expected at least one object there")
+
+
+def test_a_gpu_task_fails_at_once_with_a_sentence_where_there_is_none(session: Session, hello: str, fresh: str) -> None:
+    data = session.put(f"{fresh}/in/a.txt")
+    domain = [{"properties": {"domain": "nvidiagpu"}}]
+    found = session.run(task("hello", hello, {"data_in": data}, containerDescriptors=domain))
+    note = "task 'hello': expected a GPU (domain nvidiagpu), found none on this machine"
+    assert (states(found), found["tasks"][0]["note"]) == ({"hello": "complete/failed"}, note)
+
+
+class Receiver(http.server.BaseHTTPRequestHandler):
+    """Refuses the first POST, then takes each."""
+
+    received: list[Any] = []
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.received.append(body)
+        self.send_response(503 if len(self.received) == 1 else 200)
+        self.end_headers()
+
+    def log_message(self, *arguments: Any) -> None:
+        """Says nothing."""
+
+
+def test_the_callback_is_tried_again_until_it_is_taken_and_then_not_again(session: Session, hello: str, fresh: str) -> None:
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Receiver)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    data = session.put(f"{fresh}/in/a.txt")
+    found = session.run(task("hello", hello, {"data_in": data}), callback=f"http://127.0.0.1:{server.server_port}/done")
+    for _ in range(100):
+        if len(Receiver.received) >= 2:
+            break
+        time.sleep(0.1)
+    time.sleep(1.5)
+    server.shutdown()
+    assert [one["id"] for one in Receiver.received] == [found["id"]] * 2
+    assert Receiver.received[1]["state"] == {"state": "complete", "event": "succeeded"}
+
+
+def test_search_finds_by_time_state_and_owner(session: Session, hello: str, fresh: str) -> None:
+    data = session.put(f"{fresh}/in/a.txt")
+    found = session.run(task("hello", hello, {"data_in": data}))
+
+    def search(**body: Any) -> list[str]:
+        answer = session.http.post(f"{API}/workflows/search", json=body).json()
+        return [one["id"] for one in answer["Workflows"]]
+
+    assert found["id"] in search(lookback_h=1, state="succeeded")
+    assert found["id"] in search(lookback_h=1, state="complete", owner="gbdx")
+    assert found["id"] not in search(lookback_h=1, state="running")
+    assert search(lookback_h=1, owner="somebody-else") == []
+    assert found["id"] in session.http.get(f"{API}/workflows").json()["workflows"]
