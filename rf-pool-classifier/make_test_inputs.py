@@ -76,7 +76,7 @@ def parcel_corners(rng, columns, rows, pitch, origin):
 
 
 def street_grid(count, extent):
-    """Columns, rows and pitch (m) of a grid of `count` parcels, over `extent` (m) or, without one, packed as a suburb."""
+    """Columns, rows and pitch (m) of a grid of `count` parcels, over `extent` (m) or, without one, as a suburb."""
     if extent is None:
         columns = max(1, math.ceil(math.sqrt(count * 1.5)))
         return columns, math.ceil(count / columns), (21.0, 33.0)
@@ -132,7 +132,7 @@ def reproject(points, from_crs, to_crs):
 
 
 def write_geojson(path, parcels, crs, image_id):
-    """Write the parcels as a FeatureCollection in longitude and latitude, a feature a line, without holding it whole."""
+    """Write the parcels in longitude and latitude, a feature a line, without holding the file in memory."""
     with open(path, "w") as file:
         file.write('{"type": "FeatureCollection", "features": [\n')
         for start in range(0, len(parcels), 50_000):
@@ -425,9 +425,8 @@ def make_inputs(options):
     }
     path = os.path.join(options.out, "image", f"{image_id}.tif")
     write_strip(path, scene, profile, options.threads)
-    print(
-        f"{path}: {profile['width']} x {profile['height']} x 8, {os.path.getsize(path) / 1e6:.1f} MB; {len(parcels)} parcels"
-    )
+    size = f"{profile['width']} x {profile['height']} x 8, {os.path.getsize(path) / 1e6:.1f} MB"
+    print(f"{path}: {size}; {len(parcels)} parcels")
 
 
 def positive(text):

@@ -32,6 +32,7 @@ PEERS = {
 }
 SLOW_PEERS = {"exactextract": 1000, "rasterstats": 200}  # more would take minutes; their rate does not change
 OURS = "polygon_features"
+LIMIT = "only decode the needed blocks"  # what no method can do without: our readers, nothing measured
 
 
 # --- polygons --------------------------------------------------------------------------------------------------------
@@ -111,7 +112,8 @@ def by_rasterstats(image, geometries):
     with rasterio.open(image) as source:
         shapes, bands = transform_geom("OGC:CRS84", source.crs, geometries), source.count
     found = [
-        rasterstats.zonal_stats(shapes, image, band=band, raster_out=True, stats="count") for band in range(1, bands + 1)
+        rasterstats.zonal_stats(shapes, image, band=band, raster_out=True, stats="count")
+        for band in range(1, bands + 1)
     ]
 
     def extract(number):
@@ -186,6 +188,22 @@ def by_us(image, path, count, threads, compiled, from_file):
     return found.values, begin
 
 
+def by_decoding(image, path, count, threads):
+    """Decode every block that holds a polygon once, and nothing else."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from mltools import image_blocks, polygon_features
+
+    source = image_blocks.describe_image(image)
+    runs = polygon_features.placed_runs(source, read_geometries(path, count))[0]
+    boxes, drawn = image_blocks.run_boxes(runs), np.flatnonzero(np.diff(runs.starts) > 0)
+    begin = time.perf_counter(), time.process_time()
+    with image_blocks.BlockPieces(source, boxes, drawn) as pieces, ThreadPoolExecutor(threads) as pool:
+        for _ in pool.map(lambda piece: piece.read() and None, pieces):
+            pass
+    return np.full((count, 4), np.nan), begin
+
+
 def run_worker(task):
     """One measurement in this process; its result as one line of JSON."""
     method, path, image = task["method"], task["geojson"], task["image"]
@@ -194,6 +212,8 @@ def run_worker(task):
         values, begin = by_us(
             image, path, task["count"], task["threads"], not method.endswith("numpy"), task["from_file"]
         )
+    elif method == LIMIT:
+        values, begin = by_decoding(image, path, task["count"], task["threads"])
     else:
         geometries = read_geometries(path, task["count"])
         begin = time.perf_counter(), time.process_time()
@@ -215,7 +235,7 @@ def run_worker(task):
 def measure(task):
     """run_worker in a fresh process."""
     command = [sys.executable, os.path.abspath(__file__), "--worker", json.dumps(task)]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{task['method']} failed:\n{done.stderr}")
     return json.loads(done.stdout.splitlines()[-1])
@@ -230,11 +250,26 @@ def installed(peer):
     return True
 
 
-def plan(options):
+def is_ours(name):
+    """Whether a method is one of this library's."""
+    return name.startswith(OURS) or name == LIMIT
+
+
+def compressed(image):
+    """Whether an image's blocks must be decoded."""
+    import rasterio
+
+    with rasterio.open(image) as source:
+        return source.compression is not None
+
+
+def plan(options, image):
     """The methods to measure: (name, threads)."""
     ours = [(f"{OURS}", threads) for threads in options.threads]
     if options.numpy:
         ours.append((f"{OURS}, numpy", 1))
+    if compressed(image):
+        ours += [(LIMIT, threads) for threads in options.threads]
     return ours + [(peer, 1) for peer in options.peers if installed(peer)]
 
 
@@ -244,14 +279,14 @@ def compare(image, count, options, folder):
     if not os.path.exists(path):
         write_polygons(options.geojson, count, path)
     rows = []
-    for name, threads in plan(options):
-        limit = count if name.startswith(OURS) else min(count, SLOW_PEERS.get(name, options.peer_polygons))
+    for name, threads in plan(options, image):
+        limit = count if is_ours(name) else min(count, SLOW_PEERS.get(name, options.peer_polygons))
         task = {"method": name, "threads": threads, "image": image, "geojson": path, "count": limit}
         task.update(from_file=options.from_file, values=os.path.join(folder, f"{name}-{threads}.npy"))
         rows.append({"task": task, "runs": []})
     for turn in range(options.rounds + 1):
         for row in rows:
-            slow = not row["task"]["method"].startswith(OURS)
+            slow = not is_ours(row["task"]["method"])
             if slow and turn > options.peer_rounds:
                 continue
             found = measure(row["task"])
@@ -264,13 +299,16 @@ def summary(row, rows):
     """Median figures of a method, and how far its values are from rasterio.mask's."""
     middle = {key: statistics.median(run[key] for run in row["runs"]) for key in ("seconds", "cpu", "peak", "polygons")}
     reference = next((other for other in rows if other["task"]["method"] == "rasterio.mask"), None)
-    if reference:
+    if reference and row["task"]["method"] != LIMIT:
         ours, theirs = np.load(row["task"]["values"]), np.load(reference["task"]["values"])
         size = min(len(ours), len(theirs))
         apart = np.abs(ours[:size] - theirs[:size]).max(axis=1)
         middle["apart"] = float(np.nanmax(apart))
-        middle["different"] = int((apart > 1e-6).sum() + (np.isnan(ours[:size]) != np.isnan(theirs[:size])).any(1).sum())
+        middle["different"] = int(
+            (apart > 1e-6).sum() + (np.isnan(ours[:size]) != np.isnan(theirs[:size])).any(1).sum()
+        )
         middle["compared"] = size
+    if reference:
         rate = statistics.median(run["seconds"] / run["polygons"] for run in reference["runs"])
         middle["ratio"] = rate / (middle["seconds"] / middle["polygons"])
     return {"name": row["task"]["method"], "threads": row["task"]["threads"], **middle}
@@ -323,7 +361,8 @@ def main(options):
         return run_worker(json.loads(options.worker))
     if not options.images or not options.geojson:
         raise SystemExit("expected an image and --geojson, see --help")
-    print(f"{time.strftime('%Y-%m-%d')}, {os.cpu_count()} CPUs, Python {platform.python_version()}, numpy {np.__version__}")
+    versions = f"Python {platform.python_version()}, numpy {np.__version__}"
+    print(f"{time.strftime('%Y-%m-%d')}, {os.cpu_count()} CPUs, {versions}")
     missing = [peer for peer in options.peers if not installed(peer)]
     if missing:
         print(f"Not installed here and not measured: {', '.join(missing)}.")

@@ -203,7 +203,9 @@ def get_data_from_polygon_list(
     assert_all_valid: AssertionError when a feature gives no chip. show_percentage: progress on standard output.
     """
     found, reasons = feature_chips(features, crs, image_dir, buffer, mask, return_labels, None, bands)
-    chips, ids, labels = [], [], []
+    chips: list[Any] = []
+    ids: list[Any] = []
+    labels: list[Any] = []
     for number, (feature, chip) in enumerate(found):
         reason = _unfit(chip, feature, min_side_dim, max_side_dim, classes if return_labels else None)
         if reason:
@@ -305,7 +307,8 @@ def random_window(
     with rasterio.open(image) as source:
         if not (0 < cols <= source.width and 0 < rows <= source.height):
             raise ValueError(
-                f"{image}: expected a chip_size (columns, rows) within {source.width} x {source.height}, found {chip_size}"
+                f"{image}: expected a chip_size (columns, rows) within {source.width} x {source.height}, "
+                f"found {chip_size}"
             )
         lefts = chooser.integers(0, source.width - cols + 1, no_chips).tolist()
         tops = chooser.integers(0, source.height - rows + 1, no_chips).tolist()

@@ -75,8 +75,8 @@ def pool_basic(data: ArrayLike, whole_window_ratios: bool = False, nodata: float
 
     data: (8, rows, cols) in WorldView-2's band order, scaled like the signatures for the ratios' sake only (angles do
     not depend on scale). Pixels that are masked, not finite, all zero, or nodata in any band are dropped first.
-    whole_window_ratios: take the ratios over the whole window, masked pixels included, as mltools 1.x did; a neighbour's
-    pool then counts. Angles are in radians.
+    whole_window_ratios: take the ratios over the whole window, masked pixels included, as mltools 1.x did; a
+    neighbour's pool then counts. Angles are in radians.
     Raises ValueError when the data have other than 8 bands, or no usable pixel is left.
     """
     pixels = _chip(data)
@@ -93,7 +93,7 @@ def pool_basic(data: ArrayLike, whole_window_ratios: bool = False, nodata: float
     return ratios + [float(angle.min()) for angle in angles]
 
 
-def usable_pixels(data: ArrayLike, nodata: float | None = None) -> NDArray[np.bool_]:
+def usable_pixels(data: ArrayLike, nodata: float | None = None) -> Any:
     """Which pixels of a chip (bands, rows, cols) can be measured: (rows, cols) bool.
 
     Not those with a band that is nan, infinite or nodata, nor those whose bands are all zero.
@@ -115,7 +115,7 @@ def _chip(data: ArrayLike) -> Floats:
     return pixels
 
 
-def _outside(data: ArrayLike) -> NDArray[np.bool_] | None:
+def _outside(data: ArrayLike) -> Any:
     """Pixels (rows, cols) that are masked in any band, or None for a plain array."""
     if not isinstance(data, np.ma.MaskedArray):
         return None

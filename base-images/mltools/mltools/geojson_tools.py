@@ -92,7 +92,8 @@ def _skip(text: str, at: int, characters: str) -> int:
 
 
 def _with_suffix(name: Path) -> str:
-    return os.fspath(name) if os.fspath(name).endswith(".geojson") else f"{os.fspath(name)}.geojson"
+    text = str(os.fspath(name))
+    return text if text.endswith(".geojson") else f"{text}.geojson"
 
 
 def _prefixed(prefix: str, name: Path) -> str:
@@ -170,7 +171,7 @@ def write_properties_to(
     else:
         if len(filter) != 1:
             raise ValueError(f"filter: expected one property, found {sorted(filter)}")
-        (name, values), = filter.items()
+        ((name, values),) = filter.items()
         place = {_hashable(value): number for number, value in enumerate(values)}
         found = ((feature, place.get(_hashable(_property(feature, name)))) for feature in features)
         wanted = ((feature, number) for feature, number in found if number is not None)
@@ -178,7 +179,10 @@ def write_properties_to(
     if len(data) != expected:
         raise ValueError(f"write_properties_to: expected {expected} tuples of data, found {len(data)}")
     for feature, number in wanted:
-        feature["properties"] = {**(feature.get("properties") or {}), **dict(zip(property_names, data[number], strict=True))}
+        feature["properties"] = {
+            **(feature.get("properties") or {}),
+            **dict(zip(property_names, data[number], strict=True)),
+        }
     write_collection(collection, output_file)
 
 

@@ -10,7 +10,7 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -59,9 +59,18 @@ def describe_image(path: str) -> Image:
         # Bands of several types or several nodata values, and masks of their own, are read as float64 with nan.
         masked = len(dtypes) > 1 or len(nodatas) > 1 or bool(flags & {MaskFlags.per_dataset, MaskFlags.alpha})
         image = Image(
-            *(os.fspath(path), source.height, source.width, source.count),
-            *(source.dtypes[0], None if masked else source.nodata, masked, source.crs, source.transform),
-            *(source.block_shapes[0][0], source.block_shapes[0][1], None),
+            path=os.fspath(path),
+            height=source.height,
+            width=source.width,
+            bands=source.count,
+            dtype=source.dtypes[0],
+            nodata=None if masked else source.nodata,
+            masked=masked,
+            crs=source.crs,
+            transform=source.transform,
+            block_rows=source.block_shapes[0][0],
+            block_cols=source.block_shapes[0][1],
+            layout=None,
         )
         plain = source.driver == "GTiff" and not masked and os.path.isfile(path)
     layout = read_layout(os.fspath(path)) if plain else None
@@ -94,8 +103,8 @@ def measure_runs(
     drawn = np.flatnonzero(np.diff(runs.starts) > 0)
     if len(drawn):
         mapped = image.layout is not None and image.layout.compression == NONE
-        work = _mapped_work if mapped else _block_work
-        with work(image, boxes, drawn) as pieces:  # type: ignore[attr-defined]
+        work: type[MappedPieces] | type[BlockPieces] = MappedPieces if mapped else BlockPieces
+        with work(image, boxes, drawn) as pieces:
             _run_pieces(pieces, runs, measure, thread_count(threads), compiled, best, counts)
     return best, counts
 
@@ -108,7 +117,9 @@ class Piece(NamedTuple):
     release: Callable[[], None]
 
 
-def _run_pieces(pieces: list[Piece], runs: Runs, measure: Measure, threads: int, compiled: bool, best: Any, counts: Any):
+def _run_pieces(
+    pieces: list[Piece], runs: Runs, measure: Measure, threads: int, compiled: bool, best: Any, counts: Any
+) -> None:
     """Measure all pieces on some threads and fold what they find into best and counts."""
     lock = threading.Lock()
 
@@ -145,13 +156,13 @@ def run_boxes(runs: Runs) -> NDArray[np.int64]:
 # --- an uncompressed TIFF, mapped ------------------------------------------------------------------------------------
 
 
-class _mapped_work(AbstractContextManager):
+class MappedPieces(AbstractContextManager[Any]):
     """Pieces of an uncompressed TIFF: polygons in the order of their place in the file, some MB at a time."""
 
     def __init__(self, image: Image, boxes: NDArray[np.int64], drawn: NDArray[np.int64]):
         assert image.layout is not None
         self.layout, self.boxes = image.layout, boxes
-        self.file = open(image.path, "rb")
+        self.file = open(image.path, "rb")  # noqa: SIM115 - closed by __exit__
         self.map = mmap.mmap(self.file.fileno(), 0, access=mmap.ACCESS_READ)
         self.map.madvise(mmap.MADV_RANDOM)
         block = boxes[drawn, 0] // image.block_rows * self.layout.grid[1] + boxes[drawn, 2] // image.block_cols
@@ -176,14 +187,15 @@ class _mapped_work(AbstractContextManager):
         return heights * per_row * self.layout.planes
 
     def __exit__(self, *_: Any) -> None:
-        try:
+        # an array of the numpy twin still looks into it; the last one to go closes it
+        with suppress(BufferError):
             self.map.close()
-        except BufferError:  # an array of the numpy twin still looks into it; the last one to go closes it
-            pass
         self.file.close()
 
 
-def tiff_grid(layout: TiffLayout, data: Any, offsets: NDArray[np.int64], row0: int, col0: int, rows: int, cols: int) -> Grid:
+def tiff_grid(
+    layout: TiffLayout, data: Any, offsets: NDArray[np.int64], row0: int, col0: int, rows: int, cols: int
+) -> Grid:
     """Blocks of a TIFF in a buffer, as they lie in the file (uncompressed or inflated)."""
     size = layout.dtype.itemsize
     pixel = size if layout.planes > 1 else size * layout.bands
@@ -196,17 +208,18 @@ def tiff_grid(layout: TiffLayout, data: Any, offsets: NDArray[np.int64], row0: i
 # --- all other images, block by block --------------------------------------------------------------------------------
 
 
-class _block_work(AbstractContextManager):
+class BlockPieces(AbstractContextManager[Any]):
     """Pieces of any image: a block (or some strips), the polygons that lie on it, read once."""
 
     def __init__(self, image: Image, boxes: NDArray[np.int64], drawn: NDArray[np.int64]):
         self.image, self.boxes, self.drawn = image, boxes, drawn
         self.rows, self.cols = unit_shape(image)
-        self.local, self.handles = threading.local(), []
+        self.local = threading.local()
+        self.handles: list[Any] = []
         self.lock = threading.Lock()
         large = self.rows * self.cols * image.bands * np.dtype(image.dtype).itemsize > LARGE_UNIT
         self.one_at_a_time = threading.Lock() if large else nullcontext()
-        self.file = open(image.path, "rb") if image.layout is not None else None
+        self.file = open(image.path, "rb") if image.layout is not None else None  # noqa: SIM115
 
     def __enter__(self) -> list[Piece]:
         unit, numbers = unit_pairs(self.boxes, self.drawn, self.rows, self.cols, -(-self.image.width // self.cols))
@@ -290,5 +303,3 @@ def inflate_window(layout: TiffLayout, file: int, window: tuple[int, int, int, i
     rows = (window[0] - top, window[1] - top) if row1 - row0 == 1 else None
     data, offsets = inflate_blocks(layout, file, (planes + blocks).ravel(), rows)
     return [tiff_grid(layout, data, offsets, top, col0 * layout.block_cols, row1 - row0, col1 - col0)]
-
-

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .polygon_runs import _scan
+from .polygon_runs import SCAN
 from .tiff_layout import TiffLayout
 
 
@@ -39,15 +39,14 @@ LIBDEFLATE = _find_libdeflate()
 _local = threading.local()
 
 
-def inflate_into(packed: bytes, target: memoryview) -> int:
+def inflate_into(packed: bytes, target: NDArray[np.uint8]) -> int:
     """Inflate a zlib stream into a buffer; returns how many bytes it gave. ValueError: it is damaged or too long."""
     if LIBDEFLATE is not None:
         if not hasattr(_local, "decompressor"):
             _local.decompressor = LIBDEFLATE.libdeflate_alloc_decompressor()
-        room = (ctypes.c_char * len(target)).from_buffer(target)
         actual = ctypes.c_size_t()
         fault = LIBDEFLATE.libdeflate_zlib_decompress(
-            _local.decompressor, packed, len(packed), ctypes.addressof(room), len(target), ctypes.byref(actual)
+            _local.decompressor, packed, len(packed), target.ctypes.data, len(target), ctypes.byref(actual)
         )
         if fault == 0:
             return int(actual.value)
@@ -55,7 +54,7 @@ def inflate_into(packed: bytes, target: memoryview) -> int:
         plain = zlib.decompressobj().decompress(packed, len(target))
     except zlib.error as error:
         raise ValueError(f"damaged deflate data: {error}") from None
-    target[: len(plain)] = plain
+    target[: len(plain)] = np.frombuffer(plain, dtype=np.uint8)
     return len(plain)
 
 
@@ -74,10 +73,12 @@ def inflate_blocks(
     data = _thread_buffer(int(present.sum()) * room)
     for block, offset in zip(blocks[present].tolist(), offsets[present].tolist(), strict=True):
         packed = os.pread(file, int(layout.sizes[block]), int(layout.offsets[block]))
-        got = inflate_into(packed, memoryview(data)[offset : offset + room])
+        got = inflate_into(packed, data[offset : offset + room])
         expected = block_bytes(layout, block)
         if got < expected:
-            raise ValueError(f"block {block}: expected {expected} bytes, found {got}; the image is damaged or truncated")
+            raise ValueError(
+                f"block {block}: expected {expected} bytes, found {got}; the image is damaged or truncated"
+            )
     if layout.predictor == 2:
         first, last = rows or (0, layout.block_rows)
         row_bytes = room // layout.block_rows
@@ -105,8 +106,8 @@ def block_bytes(layout: TiffLayout, block: int) -> int:
 def undo_predictor(data: NDArray[np.uint8], layout: TiffLayout, compiled: bool = True) -> None:
     """Turn the differences between neighbours in a row back into values, in place (TIFF 6.0, section 14)."""
     bands = 1 if layout.planes > 1 else layout.bands
-    if compiled and _scan is not None:
-        _scan.undo_differences(data, layout.dtype.itemsize, layout.block_cols, bands)
+    if compiled and SCAN is not None:
+        SCAN.undo_differences(data, layout.dtype.itemsize, layout.block_cols, bands)
         return
     unsigned = np.dtype(f"u{layout.dtype.itemsize}")
     values = data.view(unsigned).reshape(-1, layout.block_cols, bands)

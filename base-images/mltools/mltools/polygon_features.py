@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from .features import POOL_FEATURE_NAMES, POOL_RATIOS, POOL_SIGNATURES
 from .image_blocks import Image, describe_image, measure_runs
 from .polygon_runs import (
-    DONE,
     MOST_CROSSINGS,
     TOO_MANY,
     Polygons,
@@ -80,9 +79,7 @@ def polygon_features(
     A polygon without usable pixels is left out with its reason; the others are not disturbed by it.
     Raises ValueError when the image has other than 8 bands, no CRS to bring the polygons to, or damaged pixels.
     """
-    batches = list(
-        stream_polygon_features(image, geometries, crs, all_touched, whole_window_ratios, threads, compiled)
-    )
+    batches = list(stream_polygon_features(image, geometries, crs, all_touched, whole_window_ratios, threads, compiled))
     return join_batches(batches)
 
 
@@ -94,7 +91,8 @@ def join_batches(batches: list[PolygonFeatures]) -> PolygonFeatures:
     for batch in batches:
         left_out.update({start + number: reason for number, reason in batch.left_out.items()})
         start += len(batch.values)
-    return PolygonFeatures(*(np.concatenate(parts) for parts in list(zip(*batches, strict=True))[:3]), left_out)
+    values, pixels, partly = (np.concatenate([batch[field] for batch in batches]) for field in range(3))
+    return PolygonFeatures(values, pixels, partly, left_out)
 
 
 def stream_polygon_features(
@@ -128,7 +126,9 @@ def projection(image: Image, crs: Any) -> pyproj.Transformer | None:
     return pyproj.Transformer.from_crs(given, target, always_xy=True)
 
 
-def _chunks(image: Image, geometries: Iterable[Any], project: Any, all_touched: bool, compiled: bool) -> Iterator[_Drawn]:
+def _chunks(
+    image: Image, geometries: Iterable[Any], project: Any, all_touched: bool, compiled: bool
+) -> Iterator[_Drawn]:
     """Polygons as runs, in chunks of bounded size."""
     steps: list[_Drawn] = []
     iterator = iter(geometries)
@@ -246,8 +246,8 @@ def _join_drawn(steps: list[_Drawn]) -> _Drawn:
     for step in steps:
         left_out.update({start + number: reason for number, reason in step.left_out.items()})
         start += len(step.windows)
-    rest = [np.concatenate(parts) for parts in list(zip(*steps, strict=True))[1:4]]
-    return _Drawn(runs, *rest, left_out)
+    windows, boxes, partly = (np.concatenate([step[field] for step in steps]) for field in (1, 2, 3))
+    return _Drawn(runs, windows, boxes, partly, left_out)
 
 
 def _measure(image: Image, drawn: _Drawn, whole_window: bool, threads: int | None, compiled: bool) -> PolygonFeatures:

@@ -1,4 +1,4 @@
-"""Polygons to runs of pixels, by the rule of GDAL and rasterio.mask: a pixel belongs to a polygon that holds its centre.
+"""Polygons to runs of pixels, by the rule of GDAL and rasterio.mask: a pixel is a polygon's when its centre is inside.
 
 A run is (row, first, last): the pixels first <= column < last of one row. Positions are in pixels of the image: (0, 0)
 is the top left corner of its top left pixel, x to the right, y down. Where a vertex or a crossing comes closer than
@@ -8,6 +8,7 @@ is the top left corner of its top left pixel, x to the right, y down. Where a ve
 import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,10 +17,11 @@ import rasterio.windows
 from affine import Affine
 from numpy.typing import NDArray
 
+SCAN: ModuleType | None
 try:
-    from . import _scan
+    from . import _scan as SCAN
 except ImportError:  # no compiler at installation: the numpy twins do the same, several times slower
-    _scan = None  # type: ignore[assignment]
+    SCAN = None
 
 TIE = 1e-6  # pixels; far above float64's error in an image of 10^7 pixels, far below anything that is drawn
 MOST_CROSSINGS = 10_000_000  # of one part of a polygon with rows of pixel centres: 80 MB
@@ -109,19 +111,22 @@ def polygon_parts(geometry: dict[str, Any]) -> list[Any]:
 
 def geometry_fault(geometry: Any, check: bool) -> str | None:
     """What keeps a geometry from being a polygon, or None. `check` also looks at every position."""
-    if geometry is None:
-        return "no geometry"
     if not isinstance(geometry, dict):
-        return f"expected a GeoJSON geometry, found {type(geometry).__name__}"
+        return "no geometry" if geometry is None else f"expected a GeoJSON geometry, found {type(geometry).__name__}"
     kind = geometry.get("type")
     if kind not in ("Polygon", "MultiPolygon"):
         return f"expected a Polygon or MultiPolygon, found {kind}"
     if not geometry.get("coordinates"):
         return "empty geometry"
-    if not check:
-        return None
+    return position_fault(geometry) if check else None
+
+
+def position_fault(geometry: dict[str, Any]) -> str | None:
+    """What is wrong with the positions of a Polygon or MultiPolygon, or None."""
     try:
-        rings = [np.array([tuple(point)[:2] for point in ring], float) for part in polygon_parts(geometry) for ring in part]
+        rings = [
+            np.array([tuple(point)[:2] for point in ring], float) for part in polygon_parts(geometry) for ring in part
+        ]
     except (TypeError, ValueError) as error:
         return f"coordinates are not lists of positions: {error}"
     if any(ring.size and ring.shape[1:] != (2,) for ring in rings):
@@ -146,11 +151,11 @@ def bounds(polygons: Polygons) -> NDArray[np.float64]:
 
 def polygon_runs(polygons: Polygons, rows: int, cols: int, compiled: bool = True) -> Runs:
     """Runs of polygons in pixel coordinates within an image of rows x cols; ties and giants have none yet."""
-    if compiled and _scan is not None:
+    if compiled and SCAN is not None:
         starts = np.zeros(polygons.size + 1, dtype=np.int64)
         states = np.zeros(polygons.size, dtype=np.uint8)
         points = np.ascontiguousarray(polygons.points, dtype=np.float64)
-        raw = _scan.polygon_runs(points, *polygons[1:], rows, cols, MOST_CROSSINGS, starts, states)
+        raw = SCAN.polygon_runs(points, *polygons[1:], rows, cols, MOST_CROSSINGS, starts, states)
         return Runs(np.frombuffer(raw, dtype=RUN), starts, states)
     return runs_by_numpy(polygons, rows, cols)
 
@@ -239,7 +244,10 @@ def merge_runs(items: NDArray[Any]) -> NDArray[Any]:
         return items
     # Rows become stretches of one long line, two pixels apart, so that one pass finds all the gaps.
     wide = int(items["last"].max()) + 2
-    first, last = items["row"].astype(np.int64) * wide + items["first"], items["row"].astype(np.int64) * wide + items["last"]
+    first, last = (
+        items["row"].astype(np.int64) * wide + items["first"],
+        items["row"].astype(np.int64) * wide + items["last"],
+    )
     reach = np.maximum.accumulate(last)
     opens = np.concatenate([[True], first[1:] > reach[:-1]])
     at = np.flatnonzero(opens)

@@ -4,13 +4,14 @@ The largest value over a polygon is the largest over its pieces: a polygon that 
 measured block by block, in any order. The arc cosine is taken once, of the largest cosine.
 """
 
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .features import POOL_RATIOS, POOL_SIGNATURES, RATIO_EPSILON
-from .polygon_runs import Runs, _scan
+from .polygon_runs import SCAN, Runs
 
 KINDS = "BbHhIifd"  # numpy's characters of the types that are measured as they are; others as float64
 STRETCH = 2_000_000  # pixels that the numpy twin measures at once
@@ -37,7 +38,7 @@ class Grid(NamedTuple):
     """
 
     data: Any
-    dtype: np.dtype
+    dtype: np.dtype[Any]
     bands: int
     pixel_stride: int
     band_stride: int
@@ -73,7 +74,7 @@ def run_statistics(
         raise ValueError(f"signatures of {measure.signatures.shape[1]} bands, an image of {grid.bands}")
     best = np.full((len(wanted), measure.width), -np.inf)
     counts = np.zeros((len(wanted), 2), dtype=np.int64)
-    if compiled and _scan is not None and grid.dtype.char in KINDS:
+    if compiled and SCAN is not None and grid.dtype.char in KINDS:
         _compiled(grid, runs, wanted, measure, best, counts)
     else:
         _by_numpy(grid, runs, wanted, measure, best, counts)
@@ -88,7 +89,8 @@ def norms(signatures: NDArray[np.float64]) -> NDArray[np.float64]:
 def _compiled(grid: Grid, runs: Runs, wanted: NDArray[Any], measure: Measure, best: Any, counts: Any) -> None:
     has_nodata = measure.nodata is not None
     nodata = float(measure.nodata) if measure.nodata is not None else 0.0
-    _scan.run_statistics(
+    assert SCAN is not None
+    SCAN.run_statistics(
         *(grid.data, grid.dtype.char, grid.bands, grid.pixel_stride, grid.band_stride, grid.row_stride),
         *(grid.offsets, grid.planes, grid.block_rows, grid.block_cols, grid.row0, grid.col0),
         *(grid.grid_rows, grid.grid_cols, runs.items, runs.starts, np.ascontiguousarray(wanted, dtype=np.int64)),
@@ -110,8 +112,8 @@ def _by_numpy(grid: Grid, runs: Runs, wanted: NDArray[Any], measure: Measure, be
     owner, row, first, last = owner[inside], row[inside], first[inside], last[inside]
     # Long runs are cut so that a piece of work stays small.
     pixels = np.cumsum(last - first)
-    cuts = np.searchsorted(pixels, np.arange(0, pixels[-1] if len(pixels) else 0, STRETCH)).tolist() + [len(pixels)]
-    for begin, end in zip(cuts[:-1], cuts[1:], strict=True):
+    cuts = np.searchsorted(pixels, np.arange(0, pixels[-1] if len(pixels) else 0, STRETCH))
+    for begin, end in pairwise([*cuts.tolist(), len(pixels)]):
         piece = slice(begin, end)
         _fold(grid, owner[piece], row[piece], first[piece], last[piece], measure, best, counts)
 

@@ -6,7 +6,7 @@ GDAL reads every TIFF; this module recognises those whose blocks can be used wit
 
 import mmap
 import struct
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +34,7 @@ class TiffLayout(NamedTuple):
     width: int
     height: int
     bands: int
-    dtype: np.dtype
+    dtype: np.dtype[Any]
     block_rows: int
     block_cols: int
     planes: int
@@ -59,7 +59,7 @@ def read_layout(path: str) -> TiffLayout | None:
     return None if tags is None else layout_of(tags)
 
 
-def read_tags(data: mmap.mmap) -> dict[int, NDArray] | None:
+def read_tags(data: mmap.mmap) -> dict[int, NDArray[Any]] | None:
     """Values of the wanted tags of the first directory of a little-endian TIFF or BigTIFF."""
     magic = bytes(data[:4])
     if magic == b"II*\0":
@@ -87,7 +87,7 @@ def read_tags(data: mmap.mmap) -> dict[int, NDArray] | None:
     return tags
 
 
-def layout_of(tags: dict[int, NDArray]) -> TiffLayout | None:
+def layout_of(tags: dict[int, NDArray[Any]]) -> TiffLayout | None:
     """The layout that the tags describe, or None for what this module leaves to GDAL."""
 
     def one(tag: int, default: int) -> int:

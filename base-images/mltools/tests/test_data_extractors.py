@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import rasterio
 import rasterio.mask
+
 from mltools import data_extractors as de
 from mltools import features
 
@@ -25,10 +26,9 @@ def folder(tmp_path, write_image, at):
 
     def save(*features, name="train.geojson", crs=UTM):
         found = []
-        for number, (geometry, properties) in enumerate(features):
-            if isinstance(geometry, list):
-                geometry = {"type": "Polygon", "coordinates": [at(geometry)]}
-            properties = {"feature_id": number, "image_id": "strip", **properties}
+        for number, (shape, given) in enumerate(features):
+            geometry = {"type": "Polygon", "coordinates": [at(shape)]} if isinstance(shape, list) else shape
+            properties = {"feature_id": number, "image_id": "strip", **given}
             found.append({"type": "Feature", "properties": properties, "geometry": geometry})
         (tmp_path / name).write_text(json.dumps({"type": "FeatureCollection", "crs": crs, "features": found}))
         return str(tmp_path / name)
@@ -52,7 +52,7 @@ def test_the_walkthroughs_call_gives_chips_ids_and_labels(folder, monkeypatch):
 def test_ids_may_be_left_out(folder):
     path = folder((SQUARE, {"class_name": POOL}))
     assert len(de.get_data(path, image_dir=folder.folder)) == 2
-    chips, labels = de.get_data(path, return_labels=True, return_id=False, image_dir=folder.folder)
+    _, labels = de.get_data(path, return_labels=True, return_id=False, image_dir=folder.folder)
     assert labels == [POOL]
 
 
@@ -147,7 +147,7 @@ def test_features_without_an_image_id_are_named(folder):
 
 def test_no_more_chips_than_asked_for_are_read(folder):
     path = folder((None, {}), (SQUARE, {}), (SQUARE, {}), (SQUARE, {}))
-    with pytest.warns(UserWarning):
+    with pytest.warns(UserWarning, match="1 of 4 features gave no chip"):
         assert de.get_data(path, num_chips=2, image_dir=folder.folder)[1] == [1, 2]
 
 
@@ -164,7 +164,9 @@ def test_polygons_without_crs_are_longitude_and_latitude(folder, at):
 
 def test_uniform_chips_are_centred_in_zeros_and_scaled_by_the_bit_depth(folder, capsys):
     path = folder((SQUARE, {"class_name": POOL}), (box(8.1, 8.1, 9.9, 9.9), {"class_name": OTHER}))
-    chips, ids, labels = de.get_uniform_chips(path, max_side_dim=7, bit_depth=16, return_id=True, image_dir=folder.folder)
+    chips, ids, labels = de.get_uniform_chips(
+        path, max_side_dim=7, bit_depth=16, return_id=True, image_dir=folder.folder
+    )
     assert chips.shape == (2, 8, 7, 7)
     assert np.allclose(chips[0, :, 1:5, 1:5], folder.values[:, 3:7, 2:6] / 65535)
     assert chips[0].sum() == pytest.approx(folder.values[:, 3:7, 2:6].sum() / 65535)
@@ -193,7 +195,7 @@ def test_chips_of_unwanted_size_or_class_are_left_out_with_their_labels(folder):
 
 def test_one_invalid_polygon_is_an_error_when_all_must_be_valid(folder):
     path = folder((SQUARE, {"class_name": POOL}), (None, {"class_name": POOL}))
-    with pytest.raises(AssertionError, match="1 of 2 features gave no chip, first .1, 'no geometry'."):
+    with pytest.raises(AssertionError, match=r"1 of 2 features gave no chip, first .1, 'no geometry'."):
         de.get_uniform_chips(path, assert_all_valid=True, image_dir=folder.folder)
 
 

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+
 from mltools import features
 from mltools.features import band_ratios, pool_basic, spectral_angles, usable_pixels
 

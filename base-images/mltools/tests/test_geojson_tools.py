@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import shapely
+
 from mltools import geojson_tools as gt
 
 POOL, OTHER = "Swimming pool", "No swimming pool"
@@ -53,7 +54,7 @@ def test_a_split_file_keeps_its_order_and_members(save, tmp_path):
 
 
 def test_more_features_than_there_are_cannot_be_split_off(save, tmp_path):
-    with pytest.raises(ValueError, match="no_in_first_file: expected 0 to 1 .*, found 2"):
+    with pytest.raises(ValueError, match=r"no_in_first_file: expected 0 to 1 .*, found 2"):
         gt.split(save([feature(1)]), tmp_path / "a", tmp_path / "b", 2)
 
 
@@ -164,18 +165,20 @@ def test_polygons_are_filtered_by_size_on_their_own_image(write_image, at, save,
 
 def test_a_file_that_is_no_feature_collection_is_refused_by_name(tmp_path):
     (tmp_path / "in.geojson").write_text('{"type": "Feature"}')
-    with pytest.raises(ValueError, match="in.geojson: expected a FeatureCollection with a list of features, found Feature"):
+    with pytest.raises(
+        ValueError, match=r"in\.geojson: expected a FeatureCollection with a list of features, found Feature"
+    ):
         gt.read_collection(tmp_path / "in.geojson")
 
 
 def test_a_file_that_is_not_json_is_refused_by_name(tmp_path):
     (tmp_path / "in.geojson").write_text("{")
-    with pytest.raises(ValueError, match="in.geojson: expected JSON"):
+    with pytest.raises(ValueError, match=r"in\.geojson: expected JSON"):
         gt.read_collection(tmp_path / "in.geojson")
 
 
 @pytest.mark.parametrize("text", ["{}", '{"features": [{"a": 1}, ', '{"features": [{"a": 1} x'])
 def test_a_streamed_file_that_ends_early_is_an_error(tmp_path, text):
     (tmp_path / "in.geojson").write_text(text)
-    with pytest.raises(ValueError, match="in.geojson: expected"):
+    with pytest.raises(ValueError, match=r"in\.geojson: expected"):
         list(gt.iter_features(tmp_path / "in.geojson"))

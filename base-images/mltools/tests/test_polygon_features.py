@@ -12,6 +12,7 @@ import rasterio
 import rasterio.mask
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
 from mltools import _scan, features
 from mltools.geojson_tools import iter_features
 from mltools.image_blocks import describe_image
@@ -123,9 +124,7 @@ def test_all_pixels_touched_can_be_asked_for(write_image, noise, at):
     ("nodata", "bad", "dtype"),
     [(None, 0, "uint16"), (65535, 65535, "uint16"), (None, np.nan, "float32"), (-9999, -9999, "float32")],
 )
-def test_bad_pixels_are_dropped_and_a_polygon_of_bad_pixels_is_left_out(
-    write_image, at, compiled, nodata, bad, dtype
-):
+def test_bad_pixels_are_dropped_and_a_polygon_of_bad_pixels_is_left_out(write_image, at, compiled, nodata, bad, dtype):
     values = np.full((8, 3, 3), 100, dtype)
     values[:, :, 1:] = bad
     path = write_image(values, nodata=nodata)
@@ -293,7 +292,9 @@ def test_every_layout_of_a_tiff_gives_the_values_of_rasterio_mask(write_image, n
     assert np.array_equal(found.values, values, equal_nan=True)
 
 
-@pytest.mark.parametrize("dtype", ["uint8", "int8", "int16", "uint16", "int32", "uint32", "float32", "float64", "int64"])
+@pytest.mark.parametrize(
+    "dtype", ["uint8", "int8", "int16", "uint16", "int32", "uint32", "float32", "float64", "int64"]
+)
 def test_every_type_of_pixel_gives_the_values_of_rasterio_mask(write_image, noise, at, crowd, compiled, dtype):
     values = noise.astype(float) % 127 + 1 if dtype.endswith("8") else noise.astype(float) * 1.5
     path = write_image(values.astype(dtype), tiled=True, blockxsize=32, blockysize=32)
@@ -334,6 +335,15 @@ def test_a_truncated_image_is_an_error_and_no_feature(write_image, noise, at, co
         polygon_features(str(path), [polygon(at(box(1, 60, 120, 89)))], crs=None, compiled=compiled)
 
 
+@pytest.mark.parametrize("predictor", [1, 2])
+def test_zlib_and_libdeflate_inflate_to_the_same_values(write_image, noise, at, crowd, monkeypatch, predictor):
+    path = write_image(noise, compress="deflate", predictor=predictor, tiled=True, blockxsize=32, blockysize=32)
+    shapes = [polygon(at(ring)) for ring in crowd]
+    either = polygon_features(path, shapes, crs=None)
+    monkeypatch.setattr("mltools.inflate.LIBDEFLATE", None)
+    assert np.array_equal(polygon_features(path, shapes, crs=None).values, either.values, equal_nan=True)
+
+
 # --- properties ------------------------------------------------------------------------------------------------------
 
 pixel = st.floats(-8, 48, allow_nan=False, width=64)
@@ -342,7 +352,9 @@ vertex = st.one_of(st.tuples(pixel, pixel), st.tuples(half_pixel, half_pixel))
 rings = st.lists(vertex, min_size=3, max_size=12).map(lambda points: [*points, points[0]])
 shapes_of_rings = st.one_of(
     st.lists(rings, min_size=1, max_size=3).map(lambda found: ("Polygon", found)),
-    st.lists(st.lists(rings, min_size=1, max_size=2), min_size=1, max_size=3).map(lambda found: ("MultiPolygon", found)),
+    st.lists(st.lists(rings, min_size=1, max_size=2), min_size=1, max_size=3).map(
+        lambda found: ("MultiPolygon", found)
+    ),
 )
 
 
@@ -408,7 +420,8 @@ def test_a_stream_gives_batches_in_order_that_join_to_the_whole(write_image, noi
 
 def test_no_polygons_give_no_features(write_image, noise):
     found = polygon_features(write_image(noise), [])
-    assert found.values.shape == (0, 4) and found.left_out == {}
+    assert found.values.shape == (0, 4)
+    assert found.left_out == {}
 
 
 def test_memory_does_not_grow_with_the_number_of_polygons(write_image, tmp_path):
@@ -443,7 +456,7 @@ def test_memory_does_not_grow_with_the_number_of_polygons(write_image, tmp_path)
 def test_a_files_features_are_read_one_by_one_whatever_their_layout(tmp_path, monkeypatch):
     monkeypatch.setattr("mltools.geojson_tools.READ_CHARACTERS", 7)
     listing = tmp_path / "odd.geojson"
-    features_given = [{"properties": {"features": [1], "note": "]}\\\"{"}, "geometry": None}, {"geometry": {"a": [1.5]}}]
+    features_given = [{"properties": {"features": [1], "note": ']}\\"{'}, "geometry": None}, {"geometry": {"a": [1.5]}}]
     text = {"name": 'with "features": [ inside', "nested": {"features": [9]}, "features": features_given, "after": 1}
     listing.write_text(json.dumps(text, indent=1))
     assert list(iter_features(listing)) == features_given

@@ -1,0 +1,9 @@
+"""Types of the compiled part; buffers are arrays of the types that its docstrings state."""
+
+from typing import Any
+
+def polygon_runs(
+    points: Any, rings: Any, parts: Any, polygons: Any, rows: int, cols: int, most: int, run_starts: Any, states: Any
+) -> bytes: ...
+def run_statistics(*arguments: Any) -> None: ...
+def undo_differences(data: Any, size: int, cols: int, bands: int) -> None: ...
