@@ -16,6 +16,7 @@ import argparse
 import json
 import math
 import os
+import statistics
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
@@ -295,7 +296,8 @@ def add_clouds(block, origin, seed, share):
     columns = np.arange(origin[1], origin[1] + block.shape[2], dtype=np.float32)[None, :]
     phase = np.random.default_rng([seed, 5]).uniform(0, 6.28, 3).astype(np.float32)
     field = np.sin(rows / 61 + phase[0]) + np.sin(columns / 83 + phase[1]) + np.sin((rows + columns) / 47 + phase[2])
-    threshold = 3.0 * math.cos(math.pi * min(1.0, share))
+    # The sum of three sines is about normal, with a variance of 3 / 2.
+    threshold = math.sqrt(1.5) * statistics.NormalDist().inv_cdf(1.0 - min(0.999, share))
     cover = np.clip((field - threshold) * 2.0, 0.0, 1.0)
     block += cover * (SPECTRA["cloud"][:, None, None] - block)
 
