@@ -298,7 +298,7 @@ def add_clouds(block, origin, seed, share):
     field = np.sin(rows / 61 + phase[0]) + np.sin(columns / 83 + phase[1]) + np.sin((rows + columns) / 47 + phase[2])
     # The sum of three sines is about normal, with a variance of 3 / 2.
     threshold = math.sqrt(1.5) * statistics.NormalDist().inv_cdf(1.0 - min(0.999, share))
-    cover = np.clip((field - threshold) * 2.0, 0.0, 1.0)
+    cover = np.clip((field - threshold) * 2.0 + 0.5, 0.0, 1.0)
     block += cover * (SPECTRA["cloud"][:, None, None] - block)
 
 
