@@ -232,7 +232,9 @@ def main(arguments: list[str]) -> int:
     elif verb == "affected" and len(rest) == 1:
         print("\n".join(affected(changed_files(rest[0]), images)))
     elif verb == "matrix" and len(rest) <= 1:
-        print(json.dumps(matrix(affected(changed_files(rest[0]), images) if rest else list(images), images)))
+        # GitHub gives a revision of zeros for a branch that is new.
+        names = affected(changed_files(rest[0]), images) if rest and rest[0].strip("0") else list(images)
+        print(json.dumps(matrix(names, images)))
     else:
         print(__doc__, file=sys.stderr)
         return 2

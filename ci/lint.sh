@@ -22,6 +22,9 @@ check mypy mypy --no-error-summary
 check shellcheck shellcheck "${scripts[@]}"
 # DL3008 wants versions of Debian packages pinned: the archive keeps only the newest, so a pin breaks the next build.
 check hadolint hadolint --ignore DL3008 "${dockerfiles[@]}"
+check "check-jsonschema (workflows)" check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
+# Offline: what it could ask GitHub (is a pinned action known to be bad?) is asked by the dependency updates.
+check "zizmor (workflows)" zizmor --offline --quiet --no-progress .github/workflows
 
 if [ ${#failed[@]} -gt 0 ]; then
     printf 'lint: %s failed\n' "${failed[@]}" >&2
