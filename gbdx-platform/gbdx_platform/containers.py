@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import functools
 import io
 import json
 import os
+import secrets
 import shutil
 import subprocess
 import threading
@@ -20,12 +22,12 @@ from gbdx_platform.task_verdict import Verdict
 
 # The uid of the images' own user: stands in for root, who needs no root in a container.
 CONTAINER_UID = 10001
-PROCESSES = 1024
-TEMPORARY = "2g"
 GRACE = 10
 # A run is ended when less than this is left on the disk that it writes to.
 FREE_BYTES = 2**30
-LABEL = "gbdx.service"
+LABEL, LIFE_LABEL = "gbdx.service", "gbdx.life"
+# Tells the containers of this life of the service from those of earlier ones.
+LIFE = secrets.token_hex(8)
 
 
 class ImageError(ValueError):
@@ -119,9 +121,45 @@ def physical_memory() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def memory_limit() -> int:
-    """Bytes that one task may use: three quarters of the machine's memory, as in the local worker."""
-    return physical_memory() * 3 // 4
+@dataclass(frozen=True)
+class Limits:
+    """What one task may use, the local worker's own defaults. disk None: until FREE_BYTES are left."""
+
+    memory: int
+    disk: int | None
+    processes: int
+    temporary: str
+
+
+def limits() -> Limits:
+    """Limits from GBDX_TASK_MEMORY and GBDX_TASK_DISK (bytes), GBDX_TASK_PROCESSES, GBDX_TASK_TMP (as 2g)."""
+    asked = {name: os.environ.get(f"GBDX_TASK_{name}") for name in ("MEMORY", "DISK", "PROCESSES", "TMP")}
+    return Limits(
+        int(asked["MEMORY"] or physical_memory() * 3 // 4),
+        int(asked["DISK"]) if asked["DISK"] else None,
+        int(asked["PROCESSES"] or 1024),
+        asked["TMP"] or "2g",
+    )
+
+
+def used_bytes(folder: str) -> int:
+    """Bytes that the files below a folder take on the disk; what vanishes meanwhile doesn't count."""
+    total = 0
+    for current, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):
+                total += os.lstat(os.path.join(current, name)).st_blocks * 512
+    return total
+
+
+def over_disk(folder: str) -> str:
+    """A sentence when a work folder has grown over its limit, or the disk is nearly full; else empty."""
+    limit = limits().disk
+    if limit is None:
+        free = shutil.disk_usage(folder).free
+        return f"only {free >> 20} MB are left on the disk of the outputs" if free < FREE_BYTES else ""
+    used = used_bytes(folder)
+    return f"the outputs take {used >> 20} MB, over the limit of {limit >> 20} MB (DISK)" if used > limit else ""
 
 
 def user() -> tuple[int, int]:
@@ -140,20 +178,26 @@ def mount(source: str, target: str, read_only: bool) -> list[str]:
 def run_options(name: str, service: str, mounts: list[str], gpu: bool) -> list[str]:
     """Everything before the image: the same hardened container as in the local worker (`make run`)."""
     uid, gid = user()
-    memory = str(memory_limit())
+    allowed = limits()
+    memory = str(allowed.memory)
     podman = ["--userns", "keep-id"] if "podman" in Path(engine()).name and os.getuid() else []
     return [
-        *(engine(), "run", "--name", name, "--label", f"{LABEL}={service}", "--init", "--log-driver", "none"),
+        *(engine(), "run", "--name", name, "--label", f"{LABEL}={service}", "--label", f"{LIFE_LABEL}={LIFE}"),
+        *("--init", "--log-driver", "none"),
         *("--user", f"{uid}:{gid}", *podman, "--cap-drop", "ALL", "--security-opt", "no-new-privileges"),
-        *("--network", "none", "--pids-limit", str(PROCESSES), "--memory", memory, "--memory-swap", memory),
-        *("--read-only", "--tmpfs", f"/tmp:rw,nosuid,nodev,exec,mode=1777,size={TEMPORARY}"),
+        *(("--security-opt", "label=disable") if os.path.exists("/sys/fs/selinux/enforce") else ()),
+        *("--network", "none", "--pids-limit", str(allowed.processes), "--memory", memory, "--memory-swap", memory),
+        *("--read-only", "--tmpfs", f"/tmp:rw,nosuid,nodev,exec,mode=1777,size={allowed.temporary}"),
         *("--env", "HOME=/tmp", *(["--gpus", "all"] if gpu else []), *mounts),
     ]
 
 
 def account_of(name: str) -> dict[str, Any] | None:
     """The engine's account of a container's end; None when it has none, as when it could not be started."""
-    template = '{"exit_code":{{.State.ExitCode}},"out_of_memory":{{.State.OOMKilled}},"error":{{json .State.Error}}}'
+    template = (
+        '{"exit_code":{{.State.ExitCode}},"out_of_memory":{{.State.OOMKilled}},"error":{{json .State.Error}},'
+        '"running":{{.State.Running}}}'
+    )
     found = call("inspect", "--type", "container", "--format", template, name)
     return json.loads(found.stdout) if found.returncode == 0 else None
 
@@ -165,7 +209,8 @@ def remove(name: str) -> None:
 
 def remove_leftovers(service: str) -> list[str]:
     """Removes the containers that an earlier life of this service left; returns their ids."""
-    listed = call("ps", "--all", "--quiet", "--filter", f"label={LABEL}={service}").stdout.split()
+    lines = call("ps", "--all", "--filter", f"label={LABEL}={service}", "--format", f'{{{{.ID}}}} {{{{.Label "{LIFE_LABEL}"}}}}')
+    listed = [line.split()[0] for line in lines.stdout.splitlines() if not line.endswith(f" {LIFE}")]
     if listed:
         call("rm", "--force", *listed, timeout=300)
     return listed
@@ -181,16 +226,19 @@ class Guard(threading.Thread):
         self.verdict: Verdict | None = None
 
     def run(self) -> None:
-        """Looks four times a second."""
+        """Looks four times a second, at the disk more rarely."""
         deadline = time.monotonic() + self.timeout
+        next_look = time.monotonic() + 1
         while not self.finished.wait(min(0.25, max(deadline - time.monotonic(), 0))):
             if self.canceled():
                 return self.stop(Verdict("canceled", "canceled by its owner"))
             if time.monotonic() >= deadline:
                 return self.stop(Verdict("timedout", f"over its timeout of {self.timeout:g} s"))
-            free = shutil.disk_usage(self.folder).free
-            if free < FREE_BYTES:
-                return self.stop(Verdict("over limit", f"only {free >> 20} MB are left on the disk of the outputs"))
+            looked = time.monotonic()
+            if looked >= next_look:
+                if full := over_disk(self.folder):
+                    return self.stop(Verdict("over limit", full))
+                next_look = time.monotonic() + 1 + 20 * (time.monotonic() - looked)
 
     def stop(self, verdict: Verdict) -> None:
         """Ends the container, TERM first, KILL later; once more if it was only about to start."""

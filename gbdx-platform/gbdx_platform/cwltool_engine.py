@@ -11,13 +11,10 @@ import logging
 import os
 import secrets
 import shutil
-import stat
 import subprocess
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from cwltool.command_line_tool import CommandLineTool
 from cwltool.context import LoadingContext, RuntimeContext
@@ -29,49 +26,16 @@ from cwltool.workflow import default_make_tool
 
 from gbdx_platform import containers
 from gbdx_platform.cwl_tool import STATUS, is_string, output_ports, port_ids, wants_gpu
-from gbdx_platform.cwl_workflow import Plan, Step
-from gbdx_platform.task_verdict import BrokenContractError, Verdict, check_outputs, judge, read_json_object
+from gbdx_platform.cwl_workflow import Step
+from gbdx_platform.settings import Settings
+from gbdx_platform.task_verdict import Verdict
+from gbdx_platform.verdicts import Watch, end_of, string_outputs
+
+# Bytes of a stream that are kept of one task.
+LONGEST_LOG = 64 * 2**20
 
 logging.getLogger("cwltool").setLevel(logging.CRITICAL)
 logging.getLogger("salad").setLevel(logging.CRITICAL)
-
-
-@dataclass
-class Watch:
-    """What the service lends a run and hears from it. `finished` may return another verdict, when persisting failed.
-
-    started: (task name, container name) -> None
-    finished: (task name, verdict, work folder or None, string outputs) -> verdict
-    """
-
-    started: Callable[[str, str], None]
-    finished: Callable[[str, Verdict, Path | None, dict[str, Any]], Verdict]
-    canceled: Callable[[], bool]
-    slots: threading.Semaphore
-    service: str
-    plan: Plan
-    folder: Path
-    logs: Path
-
-
-def work_verdict(step: Step, exit_code: int, work: Path) -> Verdict:
-    """Exit code, status.json and declared outputs of a task that ended by itself, together."""
-    output = work / "output"
-    if not stat.S_ISDIR(os.lstat(output).st_mode if os.path.lexists(output) else 0):
-        return Verdict("broken contract", "output: expected the folder that was there at the start, found something else")
-    problems, _ = check_outputs(str(output), step.definition)
-    return judge(exit_code, str(work / "status.json"), problems)
-
-
-def string_outputs(step: Step, work: Path) -> dict[str, Any]:
-    """The declared string outputs that a task wrote: port name -> string or boolean."""
-    try:
-        found = read_json_object(str(work / "output" / "ports.json")) or {}
-    except BrokenContractError:
-        return {}
-    names = {port["name"] for port in output_ports(step.special) if is_string(port)}
-    # A number is no string; the interface writes none, other tasks do.
-    return {key: value if isinstance(value, (str, bool)) else str(value) for key, value in found.items() if key in names}
 
 
 class TaskTool(CommandLineTool):
@@ -169,22 +133,29 @@ class TaskJob(DockerCommandLineJob):
 
 
 def run_client(command: list[str], logs: Path) -> None:
-    """Runs the engine's client to its end; the task's output goes to files as it comes."""
-    with (logs / "stdout.txt").open("wb") as stdout, (logs / "stderr.txt").open("wb") as stderr:
-        subprocess.run(command, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, check=False, start_new_session=True)
+    """Runs the engine's client to its end; the task's output goes to files as it comes, up to a limit."""
+    client = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+    )
+    streams = {"stdout.txt": client.stdout, "stderr.txt": client.stderr}
+    copies = [threading.Thread(target=copy_log, args=(stream, logs / name)) for name, stream in streams.items()]
+    for copy in copies:
+        copy.start()
+    try:
+        client.wait()
+    finally:
+        client.kill()
+        for copy in copies:
+            copy.join()
 
 
-def end_of(step: Step, account: dict[str, Any] | None, stopped: Verdict | None, work: Path, logs: Path) -> Verdict:
-    """The verdict of a run, in the order of the local worker: stopped, out of memory, judged."""
-    if stopped:
-        return stopped
-    if account is None or account["error"]:
-        said = (account or {}).get("error") or (logs / "stderr.txt").read_text("utf-8", "replace").strip()[-300:]
-        return Verdict("failed", f"the engine could not start {step.image[:19]}: {said or 'no reason given'}")
-    if account["out_of_memory"]:
-        limit = containers.memory_limit() >> 20
-        return Verdict("over limit", f"out of memory, over the limit of {limit} MB (MEMORY)")
-    return work_verdict(step, account["exit_code"], work)
+def copy_log(stream: IO[bytes], path: Path) -> None:
+    """Copies a stream to a file, and past LONGEST_LOG to nowhere."""
+    left = LONGEST_LOG
+    with stream, path.open("wb", buffering=0) as file:
+        while block := os.read(stream.fileno(), 65536):
+            file.write(block[:left])
+            left = max(left - len(block), 0)
 
 
 def give(folder: Path) -> None:
@@ -203,7 +174,7 @@ def make_tool(document: Any, loading: LoadingContext) -> Any:
     return default_make_tool(document, loading)
 
 
-def run(watch: Watch) -> dict[str, Any]:
+def run(watch: Watch, settings: Settings) -> dict[str, Any]:
     """Runs a plan to its end; what became of each task is told to the watch.
 
     Returns:

@@ -18,6 +18,8 @@ from typing import Any
 from gbdx_platform.settings import write_private
 
 READY_SECONDS = 60
+# It waits for idle connections of clients; what was written is with the operating system by then.
+STOP_SECONDS = 4
 # Roles of `weed mini` and the flag of each one's port; a gRPC port is its own.
 PORTS = (
     "s3.port", "s3.port.grpc", "master.port", "master.port.grpc", "filer.port", "filer.port.grpc", "volume.port",
@@ -114,7 +116,7 @@ class LocalS3:
         if self.process and self.process.poll() is None:
             self.process.terminate()
             try:
-                self.process.wait(15)
+                self.process.wait(STOP_SECONDS)
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
+import subprocess
 import threading
 import time
 import urllib.request
@@ -13,19 +13,26 @@ from typing import Any
 
 import sqlalchemy as sql
 
-from gbdx_platform import containers, cwl_workflow, cwltool_engine, toil_engine
+from gbdx_platform import containers, cwl_workflow
 from gbdx_platform.cwl_tool import timeout_of, wants_gpu
 from gbdx_platform.database import WORKFLOW_TASKS, WORKFLOWS, Row, Store, now
 from gbdx_platform.settings import Settings
 from gbdx_platform.storage import Storage, StorageError
 from gbdx_platform.task_verdict import Verdict, printable
+from gbdx_platform.verdicts import Watch
 from gbdx_platform.workflow_objects import workflow_object
 
 FETCH_TRIES = 3
 CALLBACK_TRIES = 5
+LEFTOVER_SECONDS = 30
 # The state of a run in the contract's words; all else is a failure, and its name stands in the note.
 EVENTS = {"success": "succeeded", "timedout": "timedout", "canceled": "canceled"}
 STOPPED = "the service was stopped while the workflow was running"
+
+
+def remove_folder(folder: Path) -> None:
+    """Removes what tasks wrote, folders among it that are too deep for Python's own tools."""
+    subprocess.run(["rm", "-rf", "--", folder], check=False, capture_output=True)
 
 
 class Runner:
@@ -42,7 +49,7 @@ class Runner:
     def start(self) -> None:
         """Ends truthfully what an earlier life of the service left running, then begins to work."""
         containers.remove_leftovers(self.settings.service)
-        shutil.rmtree(self.settings.state / "runs", ignore_errors=True)
+        remove_folder(self.settings.state / "runs")
         for row in self.store.rows(sql.select(WORKFLOWS).where(WORKFLOWS.c.state == "running")):
             self.end_unfinished(row, "failed", STOPPED)
         for row in self.store.rows(sql.select(WORKFLOWS).where(WORKFLOWS.c.state == "complete", ~WORKFLOWS.c.called_back)):
@@ -69,6 +76,8 @@ class Runner:
 
     def dispatch(self) -> None:
         """The dispatcher's thread."""
+        born = now()
+        self.engine()
         while not self.stopping.is_set():
             free = self.settings.workflows - len(self.running)
             query = sql.select(WORKFLOWS.c.id).where(WORKFLOWS.c.state == "pending", WORKFLOWS.c.id.not_in(list(self.running)))
@@ -79,6 +88,9 @@ class Runner:
                 thread.start()
             self.wake.wait(5)
             self.wake.clear()
+            # A client of the engine that outlived a killed service may start its container a moment later.
+            if now() - born < LEFTOVER_SECONDS:
+                containers.remove_leftovers(self.settings.service)
 
     def live(self, workflow: str) -> None:
         """One workflow from waiting to complete."""
@@ -90,7 +102,7 @@ class Runner:
         except Exception as error:  # the note tells it; a workflow never stays running
             self.end_unfinished(row, "failed", f"the platform could not run it: {printable(str(error) or repr(error))}")
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            remove_folder(folder)
             self.running.pop(workflow, None)
             self.canceled.discard(workflow)
             self.wake.set()
@@ -113,7 +125,7 @@ class Runner:
         if faults or self.ended(workflow):
             return self.end_unfinished(row, "canceled" if self.ended(workflow) else "failed", self.why_ended(workflow))
         watch = self.watch(row, tasks, plan, folder)
-        (cwltool_engine.run if bare else toil_engine.run)(watch, *(() if bare else (self.settings,)))
+        self.engine().run(watch, self.settings)
         self.end_unfinished(row, "canceled" if self.ended(workflow) else "", self.why_ended(workflow))
 
     def step(self, task: Row) -> cwl_workflow.Step:
@@ -124,6 +136,16 @@ class Runner:
             task["name"], body["definition"], body["request"], body["image_id"],
             body["request"].get("timeout") or timeout_of(body["definition"]), body["domain"], own,
         )  # fmt: skip
+
+    def engine(self) -> Any:
+        """The module of the chosen engine; cwltool takes seconds to import, so that it is loaded beside the start."""
+        if self.settings.engine == "cwltool":
+            from gbdx_platform import cwltool_engine
+
+            return cwltool_engine
+        from gbdx_platform import toil_engine
+
+        return toil_engine
 
     def ended(self, workflow: str) -> bool:
         """Whether somebody wants this workflow to end."""
@@ -171,7 +193,7 @@ class Runner:
                     raise
                 time.sleep(attempt + 0.5)
 
-    def watch(self, row: Row, tasks: dict[str, Row], plan: cwl_workflow.Plan, folder: Path) -> cwltool_engine.Watch:
+    def watch(self, row: Row, tasks: dict[str, Row], plan: cwl_workflow.Plan, folder: Path) -> Watch:
         """What the engine tells, written into the database."""
         workflow = row["id"]
 
@@ -192,7 +214,7 @@ class Runner:
 
         folder.mkdir(parents=True, exist_ok=True)
         logs = self.settings.state / "logs" / workflow
-        return cwltool_engine.Watch(
+        return Watch(
             started, finished, lambda: self.ended(workflow), self.slots, self.settings.service, plan, folder, logs
         )
 

@@ -1,0 +1,67 @@
+"""What an engine and the service tell each other about a run, and the verdict on a task that has ended."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gbdx_platform import containers
+from gbdx_platform.cwl_tool import is_string, output_ports
+from gbdx_platform.cwl_workflow import Plan, Step
+from gbdx_platform.task_verdict import BrokenContractError, Verdict, check_outputs, judge, read_json_object
+
+
+@dataclass
+class Watch:
+    """What the service lends a run and hears from it. `finished` may return another verdict, when persisting failed.
+
+    started: (task name, container name) -> None
+    finished: (task name, verdict, work folder or None, string outputs) -> verdict
+    """
+
+    started: Callable[[str, str], None]
+    finished: Callable[[str, Verdict, Path | None, dict[str, Any]], Verdict]
+    canceled: Callable[[], bool]
+    slots: threading.Semaphore
+    service: str
+    plan: Plan
+    folder: Path
+    logs: Path
+
+
+def work_verdict(step: Step, exit_code: int, work: Path) -> Verdict:
+    """Exit code, status.json and declared outputs of a task that ended by itself, together."""
+    problems, _ = check_outputs(str(work / "output"), step.definition)
+    return judge(exit_code, str(work / "status.json"), problems)
+
+
+def string_outputs(step: Step, work: Path) -> dict[str, Any]:
+    """The declared string outputs that a task wrote: port name -> string or boolean."""
+    try:
+        found = read_json_object(str(work / "output" / "ports.json")) or {}
+    except BrokenContractError:
+        return {}
+    names = {port["name"] for port in output_ports(step.special) if is_string(port)}
+    # A number is no string; the interface writes none, other tasks do.
+    return {key: value if isinstance(value, (str, bool)) else str(value) for key, value in found.items() if key in names}
+
+
+def end_of(step: Step, account: dict[str, Any] | None, stopped: Verdict | None, work: Path, logs: Path) -> Verdict:
+    """The verdict of a run, in the order of the local worker: stopped, out of memory, judged."""
+    if account is None or account["error"] or account["running"]:
+        if stopped:
+            return stopped
+        said = (account or {}).get("error") or (logs / "stderr.txt").read_text("utf-8", "replace").strip()[-300:]
+        return Verdict("failed", f"the engine could not run {step.image[:19]}: {said or 'its client ended too early'}")
+    verdict = work_verdict(step, account["exit_code"], work)
+    # The guard looks at times: a quick task may be over the limit and gone before that.
+    full = containers.over_disk(str(work)) if containers.limits().disk else ""
+    if stopped or full:
+        return stopped or Verdict("over limit", full)
+    if account["out_of_memory"] and verdict.state != "success":
+        limit = containers.limits().memory >> 20
+        return Verdict("over limit", f"out of memory, over the limit of {limit} MB (MEMORY)")
+    return verdict

@@ -1,0 +1,145 @@
+"""The service itself: tokens, owners, what it answers to nonsense, its end and its new start."""
+
+from __future__ import annotations
+
+import json
+import stat
+import time
+from pathlib import Path
+
+import pytest
+from gbdx_platform import containers
+from live_service import API, Service, Session, definition, port, script, states, task
+
+PORTS = ([port("a", "string", required=False)], [])
+
+
+def test_the_heartbeat_needs_no_token_and_everything_else_does(service: Service) -> None:
+    http = service.client("not-a-token")
+    assert http.get(f"{API}/heartbeat").json() == "ok"
+    schema = http.get("/openapi.json").json()
+    open_paths = {f"{API}/heartbeat", "/auth/v1/oauth/token/"}
+    for path, methods in schema["paths"].items():
+        for method in methods.keys() if path not in open_paths else ():
+            answer = http.request(method, path.replace("{", "").replace("}", ""), json={})
+            assert (answer.status_code, answer.json()["status"]) == (401, 401), (method, path)
+
+
+def test_tokens_come_for_a_password_and_for_a_refresh_token(service: Service) -> None:
+    http = service.client()
+    known = json.loads((service.state / "credentials.json").read_text())
+    form = {"grant_type": "password", "username": known["username"], "password": known["password"]}
+    first = http.post("/auth/v1/oauth/token/", data=form).json()
+    assert first.keys() == {"access_token", "token_type", "expires_in", "refresh_token", "scope"}
+    assert first["expires_in"] == 7 * 24 * 3600
+    form = {"grant_type": "refresh_token", "refresh_token": first["refresh_token"]}
+    second = http.post("/auth/v1/oauth/token/", data=form).json()
+    assert service.client(second["access_token"]).get(f"{API}/tasks").status_code == 200
+    assert service.client(first["refresh_token"]).get(f"{API}/tasks").status_code == 401
+    wrong = http.post("/auth/v1/oauth/token/", data={"grant_type": "password", "username": "gbdx", "password": "no"})
+    assert (wrong.status_code, wrong.json()["status"]) == (401, 401)
+
+
+def test_secrets_are_in_no_log_and_their_files_are_closed(service: Service, session: Session) -> None:
+    known = json.loads((service.state / "credentials.json").read_text())
+    keys = session.http.get("/s3creds/v1/prefix?duration=36000").json()
+    log = (service.state / "serve.log").read_text()
+    for secret in (known["token"], known["password"], keys["S3_secret_key"]):
+        assert secret not in log
+    for name in ("credentials.json", "s3-admin.json", "s3/identities.json"):
+        assert stat.S_IMODE((service.state / name).stat().st_mode) == 0o600
+    assert keys["S3_session_token"] == ""
+
+
+def test_another_account_can_not_see_cancel_or_read_a_workflow(session: Session, alice: Session, fresh: str) -> None:
+    session.register(definition(fresh, *PORTS, script("print('mine')")))
+    found = session.run(task("mine", fresh))
+    where = f"{API}/workflows/{found['id']}"
+    logs = f"{where}/tasks/{found['tasks'][0]['id']}/stdout"
+    assert [alice.http.get(path).status_code for path in (where, f"{where}/events", logs)] == [404, 404, 404]
+    assert alice.http.post(f"{where}/cancel").status_code == 404
+    assert found["id"] not in alice.http.get(f"{API}/workflows").json()["workflows"]
+
+
+def test_an_account_reads_and_keeps_nothing_below_anothers_prefix(session: Session, alice: Session, hello: str, fresh: str) -> None:
+    secret = session.put(f"{fresh}/in/secret.txt")
+    found = alice.run(task("thief", hello, {"data_in": secret}))
+    assert states(found) == {"thief": "complete/failed"}
+    assert "expected a key below your prefix alice/" in found["tasks"][0]["note"]
+    with pytest.raises(Exception, match="AccessDenied|Forbidden|403"):
+        alice.storage.client.get_object(Bucket=alice.bucket, Key=f"{session.prefix}/{fresh}/in/secret.txt")
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"null", b"[]", b'{"tasks": []}', b'{"name": "\\u0000", "tasks": [{"name": 1}]}', b"\xff", b"[" * 5000]
+)
+def test_nonsense_is_answered_with_400_in_the_contracts_form(session: Session, body: bytes) -> None:
+    for path in ("tasks", "workflows", "batch_workflows"):
+        answer = session.http.post(f"{API}/{path}", content=body, headers={"Content-Type": "application/json"})
+        assert (answer.status_code, answer.json()["status"]) == (400, 400), (path, answer.text)
+
+
+def test_a_body_that_is_too_large_is_refused_before_it_is_read(session: Session) -> None:
+    answer = session.http.post(f"{API}/tasks", content=b" " * (16 * 2**20 + 1))
+    assert answer.status_code == 413
+
+
+def test_no_service_without_tls_on_another_address_than_the_loopback(tmp_path: Path) -> None:
+    refused = Service(tmp_path).command("serve", "--host", "0.0.0.0", check=False)  # noqa: S104
+    assert refused.returncode == 2
+    assert "host: expected a loopback address or a certificate, found 0.0.0.0 without TLS" in refused.stderr
+
+
+def test_a_second_service_on_the_same_state_is_refused(service: Service) -> None:
+    refused = service.command("serve", "--port", "1", check=False)
+    assert (refused.returncode, "found another service on it" in refused.stderr) == (2, True)
+
+
+def test_a_killed_service_loses_nothing_and_ends_truthfully_what_ran(hello_image: str, tmp_path: Path, fresh: str) -> None:
+    service = Service(tmp_path, GBDX_WORKFLOWS="1")
+    service.start()
+    try:
+        session = Session(service.client())
+        session.register(definition(fresh, *PORTS, script("time.sleep(600)")))
+        session.register(definition(f"{fresh}-quick", *PORTS, script("")))
+        running = session.launch(task("slow", fresh), task("other", fresh))
+        waiting = session.launch(task("quick", f"{fresh}-quick"))
+        while session.http.get(f"{API}/workflows/{running}").json()["state"]["state"] != "running":
+            time.sleep(0.05)
+        mark = (tmp_path / "service-id").read_text()
+        while not containers.call("ps", "--quiet", "--filter", f"label={containers.LABEL}={mark}").stdout:
+            time.sleep(0.05)
+        service.kill()
+        service.start()
+        session = Session(service.client())
+        found = session.wait(running)
+        assert found["state"]["event"] == "failed"
+        assert found["tasks"][0]["note"] == "the service was stopped while the workflow was running"
+        assert states(session.wait(waiting)) == {"quick": "complete/succeeded"}
+        assert containers.call("ps", "--quiet", "--filter", f"label={containers.LABEL}={mark}").stdout == ""
+    finally:
+        service.stop()
+
+
+def test_a_stopped_service_leaves_no_container_and_says_why_a_task_ended(hello_image: str, tmp_path: Path, fresh: str) -> None:
+    service = Service(tmp_path)
+    service.start()
+    session = Session(service.client())
+    session.register(definition(fresh, *PORTS, script("time.sleep(600)")))
+    workflow = session.launch(task("slow", fresh))
+    while session.http.get(f"{API}/workflows/{workflow}").json()["state"]["state"] != "running":
+        time.sleep(0.05)
+    assert service.stop() == 0
+    mark = (tmp_path / "service-id").read_text()
+    for _ in range(50):
+        left = containers.call("ps", "--quiet", "--filter", f"label={containers.LABEL}={mark}").stdout
+        if not left:
+            break
+        time.sleep(0.1)
+    assert left == ""
+    service.start()
+    try:
+        found = Session(service.client()).wait(workflow)
+        assert found["tasks"][0]["note"] == "the service was stopped while the workflow was running"
+    finally:
+        service.stop()
