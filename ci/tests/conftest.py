@@ -14,6 +14,25 @@ import build_images
 import pytest
 from image_graph import ROOT
 
+# What make and a person's shell may set, and no test wants.
+SETTINGS = (
+    "TASK",
+    "INPUT",
+    "OUTPUT",
+    "PORTS",
+    "NETWORK",
+    "MEMORY",
+    "DISK",
+    "NAME",
+    "FROM",
+    "V",
+    "SUDO_UID",
+    "SUDO_GID",
+)
+MAKE_SETTINGS = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")
+# GPU tasks are tested on the processor, in the CPU variant of their images.
+os.environ.setdefault("DEVICE", "cpu")
+
 MISBEHAVING_TASKS = Path(__file__).resolve().parent / "misbehaving_tasks"
 
 
@@ -27,6 +46,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "engine" in getattr(item, "fixturenames", ()):
             item.add_marker("container")
+
+
+@pytest.fixture(scope="session")
+def environment() -> dict[str, str]:
+    """The environment without what `make test` and its caller set for a run: a test says what it asks for."""
+    return {name: value for name, value in os.environ.items() if name not in (*SETTINGS, *MAKE_SETTINGS)}
 
 
 @pytest.fixture(scope="session")

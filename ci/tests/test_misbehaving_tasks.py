@@ -24,8 +24,6 @@ from image_graph import ROOT
 from task_verdict import EXIT_CODES
 
 FIXTURES = Path(__file__).resolve().parent / "misbehaving_tasks"
-# What make and a person's shell may set, and no test wants.
-SETTINGS = ("TASK", "INPUT", "OUTPUT", "PORTS", "NETWORK", "MEMORY", "DISK", "MAKEFLAGS", "SUDO_UID")
 # The uid that root's containers run as.
 CONTAINER_UID = 10001
 
@@ -233,7 +231,7 @@ def read_to_the_end(process: subprocess.Popen[bytes]) -> tuple[str, str, int, in
     return "".join(kept), last.decode().rstrip("\n"), lines, size
 
 
-def run_fixture(name: str, image: str, place: Path) -> Finished:
+def run_fixture(name: str, image: str, environment: dict[str, str], place: Path) -> Finished:
     """Runs one misbehaving task as a user would, with the memory of the runner's processes measured."""
     (place / "victim").mkdir(parents=True)
     (place / "victim" / "keep.txt").write_text("precious")
@@ -244,7 +242,6 @@ def run_fixture(name: str, image: str, place: Path) -> Finished:
         *(sys.executable, str(ROOT / "ci" / "run_task.py"), str(FIXTURES / name), "--image", image, "--grace", "1"),
         *("--output", str(place / "out"), *(("--input", str(place / "inputs")) if asks else ()), *CASES[name].options),
     ]
-    environment = {key: value for key, value in os.environ.items() if key not in SETTINGS}
     with (place / "errors.txt").open("wb") as errors:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, env=environment)
         printed = read_to_the_end(process)
@@ -256,7 +253,10 @@ def run_fixture(name: str, image: str, place: Path) -> Finished:
 
 @pytest.fixture(scope="session")
 def runs(
-    request: pytest.FixtureRequest, misbehaving_image: str, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest,
+    misbehaving_image: str,
+    environment: dict[str, str],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[dict[str, Future[Finished]]]:
     """The runs of all fixtures that this session asks for, a few at a time."""
     base = tmp_path_factory.mktemp("misbehaving")
@@ -264,7 +264,7 @@ def runs(
     with ThreadPoolExecutor(max_workers=6) as pool:
         # Those that wait for their end come first.
         names = sorted((name for name in CASES if name in asked), key=lambda name: CASES[name].exit_code != 124)
-        yield {name: pool.submit(run_fixture, name, misbehaving_image, base / name) for name in names}
+        yield {name: pool.submit(run_fixture, name, misbehaving_image, environment, base / name) for name in names}
 
 
 @pytest.mark.parametrize("name", CASES)

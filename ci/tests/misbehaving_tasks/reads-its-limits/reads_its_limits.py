@@ -8,6 +8,7 @@ output = work / "output" / "data_out"
 output.mkdir()
 status = dict(line.split(":\t", 1) for line in Path("/proc/self/status").read_text().splitlines())
 (Path.home() / "scratch").write_text("fits")
+memory_limits = [Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes")]
 facts = {
     "status": {name: status[name].split() for name in ("Uid", "Gid", "Groups", "CapEff", "CapBnd", "NoNewPrivs")},
     "home": str(Path.home()),
@@ -15,6 +16,7 @@ facts = {
     "interfaces": sorted(path.name for path in Path("/sys/class/net").iterdir()),
     "inputs": sorted(str(path.relative_to(work)) for path in (work / "input").rglob("*")),
     "ports": json.loads((work / "input" / "ports.json").read_text()),
+    "memory": [int(path.read_text()) for path in memory_limits if path.exists()],
 }
 (output / "facts.json").write_text(json.dumps(facts))
 (work / "status.json").write_text('{"status": "success"}')
