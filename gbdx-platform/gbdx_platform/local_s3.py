@@ -19,7 +19,7 @@ from gbdx_platform.settings import write_private
 
 READY_SECONDS = 60
 # It waits for idle connections of clients; what was written is with the operating system by then.
-STOP_SECONDS = 4
+STOP_SECONDS = 3
 # Roles of `weed mini` and the flag of each one's port; a gRPC port is its own.
 PORTS = (
     "s3.port", "s3.port.grpc", "master.port", "master.port.grpc", "filer.port", "filer.port.grpc", "volume.port",
