@@ -254,42 +254,53 @@ def over_disk(work: Path, limit: int | None) -> str:
 
 
 class Guard(threading.Thread):
-    """Watches a running container and stops it, TERM first, KILL later, when it is over its time or its disk."""
+    """Watches a running container and stops it, TERM first, KILL later: over its time, over its disk, or canceled."""
 
-    def __init__(self, engine: str, container: str, run: Run, work: Path, client: subprocess.Popen[bytes]) -> None:
+    def __init__(self, engine: str, container: str, run: Run, work: Path) -> None:
         super().__init__(daemon=True)
         self.engine, self.container, self.run_asked, self.work = engine, container, run, work
-        self.client = client
-        self.finished = threading.Event()
+        self.client: subprocess.Popen[bytes] | None = None
+        self.woken = threading.Event()
+        self.canceled = False
         self.verdict: Verdict | None = None
+
+    def watch(self, client: subprocess.Popen[bytes]) -> None:
+        """Starts to look after the container that an engine's client runs."""
+        self.client = client
+        self.start()
 
     def run(self) -> None:
         """Looks once a second, or more rarely where looking at the disk takes long."""
         timeout = self.run_asked.options.timeout or self.run_asked.timeout
         deadline = time.monotonic() + timeout
         pause = 0.0
-        while not self.finished.wait(min(max(pause, 1.0), max(deadline - time.monotonic(), 0))):
+        while not self.woken.wait(min(max(pause, 1.0), max(deadline - time.monotonic(), 0))):
             looked = time.monotonic()
             if looked >= deadline:
                 return self.stop(Verdict("timedout", f"over its timeout of {timeout} s"))
             if full := over_disk(self.work, self.run_asked.options.disk):
                 return self.stop(Verdict("over limit", full))
             pause = 20 * (time.monotonic() - looked)
+        if self.canceled and self.running():
+            self.stop(Verdict("canceled", "stopped by the caller"))
+
+    def cancel(self, signal_number: int, frame: object) -> None:
+        """Handles a signal: Ctrl-C, SIGTERM, or the end of the terminal."""
+        self.canceled = True
+        self.woken.set()
+
+    def running(self) -> bool:
+        """Whether the engine's client, and so the container, has not ended yet."""
+        return self.client is not None and self.client.poll() is None
 
     def stop(self, verdict: Verdict) -> None:
-        """Ends the container, and keeps the first reason for it."""
-        self.verdict = self.verdict or verdict
+        """Ends the container for a reason."""
+        self.verdict = verdict
         command = [self.engine, "stop", "--time", str(self.run_asked.options.grace), self.container]
         # Again and again: a container that the engine is only just starting can't be stopped yet.
-        while self.client.poll() is None:
+        while self.running():
             subprocess.run(command, capture_output=True, start_new_session=True, check=False)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self.client.wait(0.2)
-
-
-def interrupted(signum: int, frame: object) -> None:
-    """SIGTERM, and the end of the terminal, end a run as Ctrl-C does."""
-    raise KeyboardInterrupt
+            time.sleep(0.05)
 
 
 def run_container(engine: str, run: Run, work: Path, container: str) -> tuple[dict[str, Any], Verdict | None]:
@@ -299,20 +310,16 @@ def run_container(engine: str, run: Run, work: Path, container: str) -> tuple[di
         The engine's account of the end (exit code, killed for memory), and the verdict if it was stopped from here.
     """
     command = container_command(engine, run, work, container)
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    guard = Guard(engine, container, run, work)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, interrupted)
+            signal.signal(number, guard.cancel)
     # In a session of its own, so that Ctrl-C reaches the container once, through the guard.
     client = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
-    guard = Guard(engine, container, run, work, client)
     try:
-        guard.start()
-        try:
-            client.wait()
-        except KeyboardInterrupt:
-            guard.stop(Verdict("canceled", "stopped by the caller"))
-            client.wait()
-        guard.finished.set()
+        guard.watch(client)
+        client.wait()
+        guard.woken.set()
         guard.join()
         template = (
             '{"exit_code":{{.State.ExitCode}},"out_of_memory":{{.State.OOMKilled}},"error":{{json .State.Error}},'
@@ -322,7 +329,7 @@ def run_container(engine: str, run: Run, work: Path, container: str) -> tuple[di
             [engine, "inspect", "--format", template, container], capture_output=True, text=True, check=False
         )
     finally:
-        guard.finished.set()
+        guard.woken.set()
         client.kill()
         remove(engine, container)
     if account.returncode:
