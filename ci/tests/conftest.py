@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import build_images
@@ -61,6 +62,21 @@ def engine() -> str:
     if found.returncode:
         pytest.fail(f"no container engine:\n{found.stderr.strip()}", pytrace=False)
     return found.stdout.strip()
+
+
+@pytest.fixture(scope="session")
+def containers_at(engine: str) -> Callable[[Path], list[str]]:
+    """Finds the ids of a worker's containers, ended ones too, that have something mounted from below a folder."""
+
+    def find(folder: Path) -> list[str]:
+        listed = subprocess.check_output([engine, "ps", "--all", "--quiet", "--filter", "label=gbdx.task"], text=True)
+        template = "{{.Id}} {{range .Mounts}}{{.Source}} {{end}}"
+        # One that vanishes meanwhile makes the engine complain, and is none.
+        command = [engine, "inspect", "--format", template, *listed.split()]
+        found = subprocess.run(command, capture_output=True, text=True, check=False).stdout if listed else ""
+        return [line.split()[0] for line in found.splitlines() if f" {folder}/" in line]
+
+    return find
 
 
 @pytest.fixture(scope="session")

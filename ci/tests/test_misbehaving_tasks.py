@@ -269,7 +269,7 @@ def runs(
 
 @pytest.mark.parametrize("name", CASES)
 def test_a_misbehaving_task_gets_the_documented_verdict(
-    name: str, runs: dict[str, Future[Finished]], engine: str
+    name: str, runs: dict[str, Future[Finished]], containers_at: Callable[[Path], list[str]]
 ) -> None:
     case, finished = CASES[name], runs[name].result()
     assert finished.exit_code == case.exit_code, finished.last_line + finished.errors
@@ -278,10 +278,10 @@ def test_a_misbehaving_task_gets_the_documented_verdict(
     assert case.words in finished.last_line
     assert "ci/run_task.py" not in finished.errors, finished.errors
     case.check(finished)
-    leaves_nothing_but_its_outputs(finished, engine)
+    leaves_nothing_but_its_outputs(finished, containers_at)
 
 
-def leaves_nothing_but_its_outputs(finished: Finished, engine: str) -> None:
+def leaves_nothing_but_its_outputs(finished: Finished, containers_at: Callable[[Path], list[str]]) -> None:
     """What holds after every run: one folder of outputs, the caller's own, with a record; no container; no damage."""
     expected = {finished.folder.name, "victim", "inputs", "errors.txt"}
     assert {path.name for path in finished.place.iterdir()} == expected
@@ -291,8 +291,7 @@ def leaves_nothing_but_its_outputs(finished: Finished, engine: str) -> None:
     assert {path.lstat().st_uid for path in (finished.folder, *finished.folder.rglob("*"))} == {os.getuid()}
     assert [path.name for path in (finished.place / "victim").iterdir()] == ["keep.txt"]
     assert (finished.place / "victim" / "keep.txt").read_text() == "precious"
-    command = [engine, "ps", "--all", "--quiet", "--filter", f"label=gbdx.task={finished.name}"]
-    assert eventually(lambda: subprocess.check_output(command) == b"")
+    assert eventually(lambda: containers_at(finished.place) == [])
 
 
 # --- the table -------------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ What becomes of tasks that misbehave is in test_misbehaving_tasks.py.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import shutil
@@ -44,12 +45,6 @@ def eventually(holds: Callable[[], Any], seconds: float = 60) -> Any:
     while not (found := holds()) and time.monotonic() < deadline:
         time.sleep(0.05)
     return found
-
-
-def containers(engine: str, task: str) -> list[str]:
-    """The ids of a task's containers, ended ones too."""
-    command = [engine, "ps", "--all", "--quiet", "--filter", f"label=gbdx.task={task}"]
-    return subprocess.check_output(command, text=True).split()
 
 
 def tree(folder: Path) -> dict[str, tuple[bytes, int]]:
@@ -428,38 +423,47 @@ def sleeper(environment: dict[str, str], misbehaving_image: str, tmp_path: Path)
         start_new_session=True,
     )
     yield process
-    process.kill()
-    process.communicate()
+    # Asked to end, it takes its container along; the streams are closed unread, as the container may hold them too.
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM)
+    process.wait(timeout=60)
+    for stream in (process.stdout, process.stderr):
+        assert stream
+        stream.close()
 
 
-def is_canceled(process: subprocess.Popen[str], engine: str, place: Path) -> None:
-    """What a canceled run ends with: the verdict, its exit code, the outputs set apart, and no container."""
-    printed, _ = process.communicate(timeout=60)
+def is_canceled(process: subprocess.Popen[str], place: Path) -> None:
+    """What a canceled run ends with: the verdict, its exit code, and the outputs set apart."""
+    printed, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, printed + errors
     last = printed.splitlines()[-1]
-    assert process.returncode == 130
     assert last.startswith("outlives-timeout: canceled (exit code 130) in ")
     assert last.endswith(f"stopped by the caller; what it left is in {place}/out.failed")
     assert [path.name for path in place.iterdir()] == ["out.failed"]
-    assert eventually(lambda: containers(engine, "outlives-timeout") == [])
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_from_the_caller_cancels_the_run(
-    sleeper: subprocess.Popen[str], engine: str, tmp_path: Path, number: int
+    sleeper: subprocess.Popen[str],
+    engine: str,
+    containers_at: Callable[[Path], list[str]],
+    tmp_path: Path,
+    number: int,
 ) -> None:
     assert sleeper.stdout
     assert sleeper.stdout.readline() == "ready\n"
-    (container,) = containers(engine, "outlives-timeout")
+    (container,) = containers_at(tmp_path)
     kind = subprocess.check_output([engine, "inspect", "--format", "{{.HostConfig.LogConfig.Type}}", container])
     assert kind == b"none\n", "a task that prints without end must not fill the engine's disk"
     os.killpg(sleeper.pid, number)
-    is_canceled(sleeper, engine, tmp_path)
+    is_canceled(sleeper, tmp_path)
+    assert eventually(lambda: containers_at(tmp_path) == [])
     status = json.loads((tmp_path / "out.failed" / "status.json").read_text())
     assert status["reason"].startswith("terminated by the worker"), "the task was asked before it was killed"
 
 
 def test_a_run_can_be_canceled_before_its_container_is_there(
-    sleeper: subprocess.Popen[str], engine: str, tmp_path: Path
+    sleeper: subprocess.Popen[str], containers_at: Callable[[Path], list[str]], tmp_path: Path
 ) -> None:
     # The engine's client is the runner's child from the moment that the container is asked for.
     children = Path(f"/proc/{sleeper.pid}/task/{sleeper.pid}/children")
@@ -470,11 +474,12 @@ def test_a_run_can_be_canceled_before_its_container_is_there(
 
     assert eventually(client)
     os.killpg(sleeper.pid, signal.SIGINT)
-    is_canceled(sleeper, engine, tmp_path)
+    is_canceled(sleeper, tmp_path)
+    assert eventually(lambda: containers_at(tmp_path) == [])
 
 
 def test_a_run_whose_engine_client_dies_takes_its_container_along(
-    sleeper: subprocess.Popen[str], engine: str, tmp_path: Path
+    sleeper: subprocess.Popen[str], engine: str, containers_at: Callable[[Path], list[str]], tmp_path: Path
 ) -> None:
     assert sleeper.stdout
     assert sleeper.stdout.readline() == "ready\n"
@@ -483,7 +488,7 @@ def test_a_run_whose_engine_client_dies_takes_its_container_along(
     _, errors = sleeper.communicate(timeout=60)
     assert sleeper.returncode == 3
     assert errors == f"run: {engine} ended before its container did; the container is removed\n"
-    assert eventually(lambda: containers(engine, "outlives-timeout") == [])
+    assert eventually(lambda: containers_at(tmp_path) == [])
     assert list(tmp_path.iterdir()) == []
 
 
