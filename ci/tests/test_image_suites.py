@@ -1,0 +1,64 @@
+"""Tests that need an image's libraries run inside it: one test here for each image folder with tests/test_*.py.
+
+The folder's Dockerfile has a stage `test`: the image with pytest and whatever else the tests import. It is built with
+`--target test`, and what never gets into an image (tests/, test_inputs/, test_*.py, make_*.py) is mounted beside it.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+from pathlib import Path
+
+import build_images
+import pytest
+from image_graph import image_folders, read_graph
+
+pytestmark = pytest.mark.container
+
+SUITES = [folder for folder in image_folders() if any((folder / "tests").glob("test_*.py"))]
+MOUNTED = ("tests", "test_inputs", "test_*.py", "make_*.py")
+
+
+def build_test_stage(engine: str, name: str) -> str:
+    """Builds an image, then its stage `test`; the tag of that."""
+    assert build_images.main([name]) == 0
+    image = read_graph()[name]
+    tag = f"localhost/{name}:test"
+    arguments = {"REGISTRY": os.environ.get("REGISTRY") or "localhost", "TAG": os.environ.get("TAG") or "dev"}
+    with tempfile.TemporaryDirectory() as workspace:
+        context = Path(workspace) / name
+        build_images.copy_context(image.folder, context, build_images.source_date_epoch(image.folder))
+        command = build_images.build_command(engine, image, [tag], arguments)
+        build_images.run_builder([*command, "--target", "test", str(context)], f"{name}, stage test")
+    return tag
+
+
+def run_suite(engine: str, tag: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Runs a folder's tests in its test stage, without a network and with nothing to write to but /tmp."""
+    paths = sorted(path for pattern in MOUNTED for path in folder.glob(pattern))
+    # The test that is named after the task starts containers itself: it runs outside.
+    outside = f"test_{folder.name.replace('-', '_')}.py"
+    paths = [path for path in paths if path.name != outside]
+    mounts = [word for path in paths for word in ("--volume", f"{path}:/suite/{path.name}:ro")]
+    settings = [word for pair in ("HOME=/tmp", "PYTHONPATH=/", "PYTHONDONTWRITEBYTECODE=1") for word in ("--env", pair)]
+    return subprocess.run(
+        [
+            *(engine, "run", "--rm", "--init", "--network", "none", "--read-only", "--tmpfs", "/tmp:exec"),
+            *("--workdir", "/suite", *mounts, *settings, tag),
+            *("python3", "-m", "pytest", "--quiet", "-p", "no:cacheprovider", "--import-mode=prepend"),
+            *("tests", *(path.name for path in paths if path.name.startswith("test_") and path.suffix == ".py")),
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("folder", SUITES, ids=lambda folder: folder.name)
+def test_the_tests_of_an_image_pass_inside_it(engine: str, folder: Path) -> None:
+    done = run_suite(engine, build_test_stage(engine, folder.name), folder)
+    print(done.stdout.strip().splitlines()[-1])
+    assert done.returncode == 0, done.stdout[-8000:]
