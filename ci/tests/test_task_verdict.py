@@ -305,7 +305,7 @@ def test_a_run_is_a_success_only_when_exit_code_status_and_outputs_all_say_so(
 
 def test_ten_thousand_problems_make_one_line_of_bounded_length(tmp_path: Path) -> None:
     (tmp_path / "status.json").write_text('{"status": "success"}')
-    reason = judge(0, str(tmp_path / "status.json"), ["a pipe\n" * 1000] * 10_000).reason
+    reason = judge(0, str(tmp_path / "status.json"), ["a pipe\n" * 10] * 10_000).reason
     assert reason.startswith("a pipe a pipe ")
     assert len(reason) == 2000
     assert reason.isprintable()
