@@ -18,8 +18,10 @@ import hashlib
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,9 +30,9 @@ ROOT = Path(__file__).resolve().parent.parent
 # What never gets into an image, so that a change to it asks for no build.
 NOT_IN_IMAGES = ("test_inputs", "tests", "__pycache__", ".pytest_cache", ".mypy_cache", ".ruff_cache", ".hypothesis")
 
-ARG_LINE = re.compile(r"^ARG\s+(\w+)(?:=(\S*))?", re.IGNORECASE)
-FROM_LINE = re.compile(r"^FROM\s+(?:--\S+\s+)*(\S+)(?:\s+AS\s+(\S+))?", re.IGNORECASE)
-COPY_FROM = re.compile(r"--from=(\S+)", re.IGNORECASE)
+FROM_WORDS = re.compile(r"(?:--\S+\s+)*(\S+)(?:\s+AS\s+(\S+))?", re.IGNORECASE)
+COPY_FROM = re.compile(r"^(?:--\S+\s+)*?--from=(\S+)", re.IGNORECASE)
+MOUNT_FROM = re.compile(r"--mount=\S*?\bfrom=([^,\s]+)", re.IGNORECASE)
 VARIABLE = re.compile(r"\$(?:\{(\w+)(?::-([^}]*))?\}|(\w+))")
 
 
@@ -71,27 +73,39 @@ def substitute(text: str, variables: dict[str, str]) -> str:
 
 def declared_arguments(dockerfile: Path) -> set[str]:
     """The names of a Dockerfile's ARG lines; none when there is no such file."""
-    lines = dockerfile.read_text(encoding="utf-8").splitlines() if dockerfile.is_file() else []
-    return {argument[1] for line in lines if (argument := ARG_LINE.match(line))}
+    lines = instructions(dockerfile) if dockerfile.is_file() else ()
+    return {word.partition("=")[0] for keyword, rest in lines if keyword == "ARG" for word in shlex.split(rest)}
+
+
+def instructions(dockerfile: Path) -> Iterator[tuple[str, str]]:
+    """A Dockerfile's instructions, as (`FROM`, the rest): continued lines joined, comments left out."""
+    lines = dockerfile.read_text(encoding="utf-8").splitlines()
+    text = "\n".join(line.strip() for line in lines if not line.lstrip().startswith("#"))
+    for line in re.sub(r"\\\s*\n", " ", text).splitlines():
+        keyword, _, rest = line.partition(" ")
+        yield keyword.upper(), rest.strip()
 
 
 def from_references(dockerfile: Path, arguments: dict[str, str]) -> list[str]:
-    """The images that a Dockerfile takes files from (FROM, COPY --from), in order, its own stages left out.
+    """The images that a Dockerfile takes files from (FROM, COPY --from, RUN --mount), in order, without its own stages.
 
     `arguments` are build arguments; they go before the defaults that ARG lines give.
     """
     variables: dict[str, str] = {}
     stages: set[str] = set()
     references: list[str] = []
-    for line in dockerfile.read_text(encoding="utf-8").splitlines():
-        if argument := ARG_LINE.match(line):
-            variables[argument[1]] = arguments.get(argument[1], argument[2] or "")
-        elif stage := FROM_LINE.match(line):
+    for keyword, rest in instructions(dockerfile):
+        if keyword == "ARG":
+            for name, _, default in (word.partition("=") for word in shlex.split(rest)):
+                # A bare ARG in a stage only brings a value in that was given before.
+                variables[name] = arguments.get(name, default or variables.get(name, ""))
+        elif keyword == "FROM" and (stage := FROM_WORDS.match(rest)):
             references.append(substitute(stage[1], variables))
-            stages.add(stage[2] or "")
-        elif copied := COPY_FROM.search(line):
-            references.append(substitute(copied[1], variables))
-    foreign = [name for name in references if name not in stages and not name.isdigit() and name != "scratch"]
+            stages.add((stage[2] or "").lower())
+        elif keyword in ("COPY", "ADD", "RUN"):
+            pattern = MOUNT_FROM if keyword == "RUN" else COPY_FROM
+            references += [substitute(found, variables) for found in pattern.findall(rest)]
+    foreign = [name for name in references if name.lower() not in stages and not name.isdigit() and name != "scratch"]
     return list(dict.fromkeys(foreign))
 
 

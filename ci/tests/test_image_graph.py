@@ -69,6 +69,15 @@ def repository(tmp_path: Path) -> Path:
         ("FROM debian AS build\nFROM scratch\nCOPY --from=build /a /\nCOPY --from=0 /b /\n", ["debian"]),
         ("FROM debian\nCOPY --from=busybox:1 /bin/sh /\n", ["debian", "busybox:1"]),
         ("FROM debian AS a\nFROM debian AS b\n", ["debian"]),
+        ("  FROM debian\n  # COPY --from=nothing /a /\nRUN echo --from=nothing\n", ["debian"]),
+        ("FROM debian AS Build\nFROM build\n", ["debian"]),
+        ("ARG TAG=1\nFROM debian:${TAG} AS a\nARG TAG\nFROM debian:${TAG}\n", ["debian:1"]),
+        ('ARG A="1" B=2\nFROM debian:${A}.${B}\n', ["debian:1.2"]),
+        (
+            "FROM debian\nRUN --mount=type=bind,from=tools:1,target=/t cp /t/a / && \\\n    echo from=b\n",
+            ["debian", "tools:1"],
+        ),
+        ("FROM debian\nCOPY --chmod=755 \\\n    --from=tools:1 /a /\n", ["debian", "tools:1"]),
         ("ARG TAG=1\nFROM debian\nCOPY --chmod=755 --from=tools:${TAG} /a /\n", ["debian", "tools:1"]),
     ],
 )
