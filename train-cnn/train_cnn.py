@@ -19,7 +19,7 @@ import compute_device
 import numpy as np
 from chip_arrays import as_images, as_labels, check_values, open_array
 from gbdx_task_interface import GbdxTaskInterface
-from trainers import LEARNING_RATES, load_framework
+from trainers import LEARNING_RATES
 from training import CHECKPOINT, train
 
 
@@ -155,7 +155,7 @@ def find_checkpoint(given, output, resume):
 class TrainCnn(GbdxTaskInterface):
     def invoke(self):
         settings = self.read_settings()
-        settings.update(load_framework(settings["device"]))
+        settings.update(compute_device.load_framework(settings["device"]))
         settings["fingerprint"] = fingerprint(settings)
         print(f"train-cnn: {compute_device.line(settings['device'], settings['framework'])}")
         print(f"train-cnn: {data_line(settings)}")

@@ -4,73 +4,11 @@ A trainer is a function (images, labels) -> [sum of losses, correct answers]. It
 images are (n, bands, rows, cols) in their own type and labels (n,) int64. Casting and scaling happen batch by batch.
 """
 
-import os
-
 import numpy as np
 
 # The learning rate of each optimizer when none is given. 'adadelta' alone means 1.0 in Keras 2 and 0.001 in Keras 3,
 # with which the network learns nothing in ten epochs; 1.0 is what the walkthrough had.
 LEARNING_RATES = {"adadelta": 1.0, "adam": 0.001, "rmsprop": 0.001, "sgd": 0.01}
-
-
-def load_framework(device):
-    """Loads Keras and its back end: {"framework", "framework_name", "versions", "bands_last", "where"}."""
-    if device["kind"] == "gpu":
-        os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
-    import keras
-
-    name = keras.backend.backend()
-    versions = {"keras": keras.__version__, "numpy": np.__version__}
-    if name == "tensorflow":
-        import tensorflow as tf
-
-        sees_card = set_up_tensorflow(device)
-        versions["tensorflow"] = tf.__version__
-        versions["cuda"] = tf.sysconfig.get_build_info().get("cuda_version")
-        where = tensorflow_whereabouts
-    else:
-        import theano
-
-        sees_card = theano.config.device.startswith("cuda")
-        versions["theano"] = theano.__version__
-        where = theano_whereabouts
-    if device["kind"] == "gpu" and not sees_card:
-        raise RuntimeError(f"DEVICE=gpu: expected {name} to use {device['name']}, found that it sees no card")
-    framework = f"Keras {keras.__version__} on {name} {versions[name]}"
-    return {
-        "framework": framework,
-        "framework_name": name,
-        "versions": versions,
-        "bands_last": name == "tensorflow",
-        "where": where,
-    }
-
-
-def set_up_tensorflow(device):
-    """As many threads as there are cores; only as much of a card's memory as is needed. Returns whether it sees one."""
-    import tensorflow as tf
-
-    gpus = tf.config.list_physical_devices("GPU")
-    for gpu in gpus:
-        tf.config.experimental.set_memory_growth(gpu, True)
-    if device["kind"] == "cpu":
-        tf.config.threading.set_intra_op_parallelism_threads(device["cores"])
-    return bool(gpus)
-
-
-def tensorflow_whereabouts(model):
-    """(the device that the weights lie on, the most bytes of it that were used; None on the processor)."""
-    import tensorflow as tf
-
-    device = model.trainable_variables[0].value.device
-    peak = tf.config.experimental.get_memory_info("GPU:0")["peak"] if "GPU" in device else None
-    return device, peak
-
-
-def theano_whereabouts(model):
-    """The same for Theano, which can't tell the memory."""
-    kind = type(model.trainable_weights[0]).__name__
-    return "GPU" if kind.startswith("GpuArray") else "CPU", None
 
 
 def optimizer_of(keras, name, learning_rate):
