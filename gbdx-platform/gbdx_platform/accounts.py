@@ -49,7 +49,7 @@ def add_account(store: Store, name: str) -> str:
 
 def account_of_password(store: Store, name: str, password: str) -> str | None:
     """The account's name when the password is right."""
-    row = store.row(sql.select(ACCOUNTS).where(ACCOUNTS.c.name == name))
+    row = store.row(sql.select(ACCOUNTS).where(ACCOUNTS.c.name == name.replace("\0", " ")))
     stored = row["password"] if row else password_digest("")  # the same work when there is no such account
     right = hmac.compare_digest(password_digest(password, stored.split("$")[0]), stored)
     return name if row and right else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 from pathlib import Path
@@ -110,9 +111,27 @@ async def limits(request: Request, call_next: Any) -> Response:
     length = request.headers.get("content-length", "0")
     if not length.isdigit() or int(length) > LARGEST_BODY or "chunked" in request.headers.get("transfer-encoding", ""):
         return failure(413, f"body: expected a Content-Length of at most {LARGEST_BODY} bytes")
+    if "\0" in request.scope["path"] or b"%00" in request.scope["query_string"]:
+        return failure(400, "address: expected text without NUL")
     answer: Response = await call_next(request)
     answer.headers["X-Content-Type-Options"] = "nosniff"
     return answer
+
+
+def plain(body: Any) -> Any:
+    """The JSON of a body, whatever its content type; only what any database can keep.
+
+    Raises:
+        RequestError: no JSON, or NaN, NUL or half a surrogate pair in it.
+    """
+    try:
+        found = json.loads(body) if isinstance(body, bytes) else body
+        text = json.dumps(found, ensure_ascii=False, allow_nan=False).encode("utf-8")
+    except (ValueError, RecursionError) as error:
+        raise RequestError([Problem("body", "JSON in UTF-8", str(error)[:200])]) from None
+    if b"\\u0000" in text:
+        raise RequestError([Problem("body", "text without NUL", "NUL")])
+    return found
 
 
 # --- tokens and credentials
@@ -180,7 +199,7 @@ def list_tasks(request: Request, account: Account) -> dict[str, list[str]]:
 @app.post("/workflows/v1/tasks", tags=["registry"])
 def register_task(request: Request, account: Account, definition: AnyJson) -> HTMLResponse:
     """Registers a task, or a higher version of one."""
-    name = registry.register(request.app.state.store, definition, account)
+    name = registry.register(request.app.state.store, plain(definition), account)
     return HTMLResponse(f"{name} successfully registered.", headers={"Content-Security-Policy": "default-src 'none'"})
 
 
@@ -196,7 +215,7 @@ def get_task(request: Request, account: Account, task_type: Text, format: str = 
 @app.put("/workflows/v1/tasks/{task_type}", tags=["registry"])
 def update_task(request: Request, account: Account, task_type: Text, definition: AnyJson) -> Any:
     """Replaces the definition of one version."""
-    return registry.update(request.app.state.store, task_type, definition, account)
+    return registry.update(request.app.state.store, task_type, plain(definition), account)
 
 
 @app.delete("/workflows/v1/tasks/{task_type}", tags=["registry"])
@@ -211,7 +230,7 @@ def delete_task(request: Request, account: Account, task_type: Text) -> HTMLResp
 
 def valid(request: Request, account: str, body: Any) -> tuple[dict[str, Any], dict[str, Row]]:
     """A request with nothing wrong, and the registry's rows of its tasks."""
-    found = parsed(body)
+    found = parsed(plain(body))
     types = {task["taskType"] for task in found["tasks"]}
     store = request.app.state.store
     rows = {name: row for name in types if (row := registry.find(store, name, account))}
@@ -380,4 +399,5 @@ def cancel_batch(request: Request, account: Account, batch: Text) -> Any:
 @app.get("/", include_in_schema=False)
 def page() -> HTMLResponse:
     """Tasks and workflows for people; it asks for a token and uses the interface above."""
-    return HTMLResponse(PAGE.read_text("utf-8"))
+    policy = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'; frame-ancestors 'none'"
+    return HTMLResponse(PAGE.read_text("utf-8"), headers={"Content-Security-Policy": policy})

@@ -216,6 +216,16 @@ def remove_leftovers(service: str) -> list[str]:
     return listed
 
 
+def remove_mounting(folder: Path) -> None:
+    """Removes the containers that have something below a folder mounted, whoever started them."""
+    listed = call("ps", "--all", "--quiet").stdout.split()
+    facts = json.loads(call("inspect", "--type", "container", *listed).stdout or "[]") if listed else []
+    inside = f"{folder.resolve()}/"
+    found = [one["Id"] for one in facts if any(mounted["Source"].startswith(inside) for mounted in one["Mounts"])]
+    if found:
+        call("rm", "--force", *found, timeout=300)
+
+
 class Guard(threading.Thread):
     """Watches a running container and stops it when it is over its time, canceled, or the disk is nearly full."""
 

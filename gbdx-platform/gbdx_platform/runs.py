@@ -18,6 +18,7 @@ from gbdx_platform.cwl_tool import timeout_of, wants_gpu
 from gbdx_platform.database import WORKFLOW_TASKS, WORKFLOWS, Row, Store, now
 from gbdx_platform.settings import Settings
 from gbdx_platform.storage import Storage, StorageError
+from gbdx_platform.task_definition import container_properties
 from gbdx_platform.task_verdict import Verdict, printable
 from gbdx_platform.verdicts import Watch
 from gbdx_platform.workflow_objects import workflow_object
@@ -118,6 +119,9 @@ class Runner:
             self.store.set_task(workflow, task, "pending", "scheduled")
         self.store.set_workflow(workflow, "pending", "scheduled")
         bare = self.settings.engine == "cwltool"
+        if not bare:  # other machines have no ids of this one's images
+            for step in steps:
+                step.image = container_properties(step.definition)["image"]
         plan = cwl_workflow.plan(steps, row["name"], bare)
         faults = self.prepare(row, plan, folder)
         for name, note in faults.items():
@@ -160,9 +164,10 @@ class Runner:
     def prepare(self, row: Row, plan: cwl_workflow.Plan, folder: Path) -> dict[str, str]:
         """Checks images and GPUs, fetches the inputs; returns the notes of the tasks that can't start."""
         faults: dict[str, str] = {}
+        registered = {task["name"]: task["body"]["image_id"] for task in self.store.tasks_of(row["id"])}
         for step in plan.steps.values():
             try:
-                containers.check_image(step.definition["containerDescriptors"][0]["properties"]["image"], step.image)
+                containers.check_image(container_properties(step.definition)["image"], registered[step.name])
             except containers.ImageError as error:
                 faults[step.name] = str(error)
             local = self.settings.engine == "cwltool" or not self.settings.engine_arguments

@@ -1,0 +1,98 @@
+"""Definitions and workflows as CWL: the round trip, documents that other runners take, names that CWL doesn't allow."""
+
+from __future__ import annotations
+
+import copy
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from gbdx_platform import containers, cwl_tool
+from live_service import API, IMAGE, ROOT, Session, definition, port, script, task
+
+DEFINITIONS = sorted(ROOT.glob("*/*_definition.json"))
+
+
+def cwltool(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """cwltool's own command."""
+    program = Path(sys.executable).with_name("cwltool")
+    folder = str(Path(containers.engine()).parent)
+    return subprocess.run([program, *arguments], capture_output=True, text=True, env={"PATH": folder, "HOME": "/tmp"})  # noqa: S108
+
+
+@pytest.mark.parametrize("path", DEFINITIONS, ids=lambda path: path.parent.name)
+def test_a_definition_comes_back_from_cwl_as_it_was(path: Path) -> None:
+    found = json.loads(path.read_text("utf-8"))
+    assert cwl_tool.definition_of(json.loads(json.dumps(cwl_tool.tool(found)))) == found
+
+
+def test_a_document_of_others_has_no_definition() -> None:
+    with pytest.raises(ValueError, match="gbdx:definition: expected the definition that the tool was made of, found none"):
+        cwl_tool.definition_of({"class": "CommandLineTool"})
+
+
+def test_ids_are_what_cwl_allows_and_no_two_are_equal() -> None:
+    assert cwl_tool.cwl_ids(["a b", "a_b", "1", "a/b", "plain"]) == {
+        "a b": "a_b", "a_b": "a_b_2", "1": "_1", "a/b": "a_b_3", "plain": "plain"
+    }  # fmt: skip
+
+
+def test_dollars_and_backslashes_of_a_command_are_no_expressions(session: Session, fresh: str) -> None:
+    text = "print('$(inputs) ${x} \\\\ \\\\$(y) \"quoted\"')"
+    session.register(definition(fresh, [port("a", "string", required=False)], [], script(text)))
+    found = session.run(task("prints", fresh))
+    printed = session.http.get(f"{API}/workflows/{found['id']}/tasks/prints/stdout").text
+    assert printed == '$(inputs) ${x} \\ \\$(y) "quoted"\n', found
+
+
+def test_names_of_ports_may_be_any_and_an_input_and_an_output_may_share_one(session: Session, fresh: str) -> None:
+    text = "strings['größe #1'] = json.load(open(work + 'input/ports.json'))['größe #1'] + '!'"
+    session.register(definition(fresh, [port("größe #1", "string")], [port("größe #1", "string")], script(text)))
+    first, second = task("a b", fresh, {"größe #1": "1"}), task("a_b", fresh, {"größe #1": ("a b:größe #1",)})
+    found = session.run(first, second)
+    assert [one["outputs"][0]["value"] for one in found["tasks"]] == ["1!", "1!!"], found
+
+
+def test_an_exported_workflow_runs_in_cwltool_alone_with_equal_outputs(session: Session, hello: str, tmp_path: Path, fresh: str) -> None:
+    data = session.put(f"{fresh}/in/a.txt")
+    fail = "status = 'failed'; reason = 'no bands'"
+    session.register(definition(fresh, [port("a", "string", required=False)], [port("out")], script(fail)))
+    found = session.run(
+        task("first", hello, {"data_in": data}),
+        task("second", hello, {"data_in": ("first:data_out",), "message": "m"}, {"data_out": f"{fresh}/out"}),
+        task("bad", fresh),
+        task("after", hello, {"data_in": ("bad:out",)}),
+    )
+    document = session.http.get(f"{API}/workflows/{found['id']}", params={"format": "cwl"}).json()
+    (tmp_path / "workflow.cwl").write_text(json.dumps(document))
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.txt").write_text("x")
+    job: dict[str, Any] = {"first.data_in": {"class": "Directory", "path": str(tmp_path / "in")}, "second.message": "m"}
+    (tmp_path / "job.json").write_text(json.dumps(job))
+    ran = cwltool("--outdir", tmp_path / "out", tmp_path / "workflow.cwl", tmp_path / "job.json")
+    assert ran.returncode == 0, ran.stderr
+    outputs = json.loads(ran.stdout)
+    kept = {name: outputs[f"{name}.gbdx_status"] for name in ("first", "second", "bad", "after")}
+    assert kept == {"first": "success", "second": "success", "bad": "failed", "after": None}
+    text = (tmp_path / "out" / "second.data_out" / "out.txt").read_text()
+    assert text == session.text(f"{fresh}/out/out.txt") == "out.txt\nm"
+
+
+def test_an_exported_task_is_valid_cwl_and_stops_its_command_at_the_timeout(session: Session, tmp_path: Path, fresh: str) -> None:
+    slow = copy.deepcopy(definition(fresh, [port("a", "string", required=False)], [port("out")], script("time.sleep(60)")))
+    slow["properties"]["timeout"] = 2
+    session.register(slow)
+    document = session.http.get(f"{API}/tasks/{fresh}", params={"format": "cwl"}).json()
+    assert document["requirements"]["DockerRequirement"] == {"dockerPull": IMAGE, "dockerOutputDirectory": "/mnt/work"}
+    assert document["requirements"]["ToolTimeLimit"] == {"timelimit": 62}
+    (tmp_path / "task.cwl").write_text(json.dumps(document))
+    ran = cwltool("--outdir", tmp_path / "out", tmp_path / "task.cwl")
+    assert json.loads(ran.stdout)["gbdx_status"] == "timedout", ran.stderr
+
+
+def test_an_unknown_format_is_refused(session: Session, hello: str) -> None:
+    answer = session.http.get(f"{API}/tasks/{hello}", params={"format": "pdf"})
+    assert (answer.status_code, answer.json()["message"][:28]) == (400, 'format: expected one of gbdx')
