@@ -189,7 +189,7 @@ CASES = {
     "calls-out": Case(1, "failed", "OSError: [Errno 101] Network is unreachable"),
     # Resources.
     "fills-disk": Case(5, "over limit", "over the limit of 20 MB (DISK)", ("--disk", "20m")),
-    "fills-disk-at-once": Case(5, "over limit", "the outputs take 40 MB, over the limit of 20 MB", ("--disk", "20m")),
+    "fills-disk-at-once": Case(5, "over limit", " MB, over the limit of 20 MB", ("--disk", "20m")),
     "fills-tmp": Case(1, "failed", "OSError: [Errno 28] No space left on device", ("--temporary", "16m")),
     "eats-memory": Case(5, "over limit", "out of memory, over the limit of 64 MB (MEMORY)", ("--memory", "64m")),
     "child-eats-memory": Case(0, "success", "outputs in", ("--memory", "64m")),
