@@ -22,6 +22,8 @@ Definition = dict[str, Any]
 
 SCHEMA: dict[str, Any] = json.loads(Path(__file__).with_name("task_definition.schema.json").read_text("utf-8"))
 DEFAULT_PROPERTIES = {"isPublic": False, "timeout": 7200}
+# The task's own, and what a worker puts beside the outputs.
+FILES_BESIDE_PORTS = ("ports.json", "status.json", "run.json")
 PORT_LISTS = ("inputPortDescriptors", "outputPortDescriptors")
 GPU_DOMAINS = ("gpu", "nvidiagpu", "nvidiag2")
 KNOWN_DOMAINS = ("default", "raid", "t2medium", *GPU_DOMAINS)
@@ -256,8 +258,8 @@ def _check_port_names(definition: Definition) -> Iterator[Problem]:
             if name in first:
                 yield Problem(f"{key}.name", f"a name that {first[name]} does not have already", quoted(name))
             first.setdefault(name, key)
-            if name == "ports.json":
-                yield Problem(f"{key}.name", 'another name than that of the file "ports.json"', quoted(name))
+            if name in FILES_BESIDE_PORTS:
+                yield Problem(f"{key}.name", f'another name than that of the file "{name}"', quoted(name))
 
 
 def _check_multiplex_prefixes(definition: Definition) -> Iterator[Problem]:
