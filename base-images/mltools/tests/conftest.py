@@ -1,6 +1,7 @@
 """Small images and polygons whose values can be worked out by hand."""
 
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +9,8 @@ import pytest
 import rasterio
 from rasterio.transform import Affine, from_origin
 
-LIBRARY = Path(__file__).parents[1]
-if str(LIBRARY) not in sys.path:  # the tests are of this folder's library, installed or not
-    sys.path.insert(0, str(LIBRARY))
+if find_spec("mltools") is None:  # not installed: the library of this folder, built in place
+    sys.path.insert(0, str(Path(__file__).parents[1]))
 
 UTM = "EPSG:32754"
 ORIGIN = (272_000.0, 6_118_000.0)  # Adelaide, metres

@@ -378,7 +378,7 @@ def in_metres(kind, coordinates):
     return {"type": kind, "coordinates": [[place(ring) for ring in part] for part in coordinates]}
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(found=st.lists(shapes_of_rings, min_size=1, max_size=6), whole=st.booleans())
 def test_any_polygons_get_the_pixels_and_values_of_rasterio_mask(small_image, found, whole):
     shapes = [in_metres(*shape) for shape in found]
@@ -445,7 +445,7 @@ def test_memory_does_not_grow_with_the_number_of_polygons(write_image, tmp_path)
         "count = sum(len(batch.values) for batch in stream_polygon_features(sys.argv[1], given, crs=None))\n"
         "print(count, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1000)\n"
     )
-    library = str(Path(__file__).parents[1])
+    library = str(Path(features.__file__).parents[1])
     command = [sys.executable, "-c", script, path, str(listing)]
     done = subprocess.run(command, capture_output=True, text=True, env={"PYTHONPATH": library}, check=True)
     count, megabytes = map(int, done.stdout.split())
