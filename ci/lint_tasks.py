@@ -25,7 +25,7 @@ from port_checks import check_ports
 from readme_ports import README, check_readme, port_table
 from sample_inputs import check_sample_inputs
 from script_habits import check_habits
-from sync_copies import COPIES
+from sync_copies import INTERFACE_MASTER
 from task_definition import (
     DefinitionError,
     container,
@@ -111,10 +111,9 @@ def _check_files(task: TaskFolder) -> Iterator[Finding]:
 
 
 def _check_interface_copy(task: TaskFolder, root: Path) -> Iterator[Finding]:
-    for master_name in COPIES:
-        master, copy = root / master_name, task.path / Path(master_name).name
-        if master.is_file() and copy.is_file() and copy.read_bytes() != master.read_bytes():
-            yield Finding(copy.name, f"expected a copy of {master_name}, found a difference (make sync copies it)")
+    master, copy = root / INTERFACE_MASTER, task.path / INTERFACE
+    if master.is_file() and copy.is_file() and copy.read_bytes() != master.read_bytes():
+        yield Finding(copy.name, f"expected a copy of {INTERFACE_MASTER}, found a difference (make sync copies it)")
 
 
 def _check_names(task: TaskFolder) -> Iterator[Finding]:

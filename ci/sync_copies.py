@@ -13,8 +13,14 @@ import sys
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-# Master -> patterns; a copy lies beside each file that a pattern matches.
-COPIES = {"hello-gbdx/gbdx_task_interface.py": ["*/*_definition.json"]}
+INTERFACE_MASTER = "hello-gbdx/gbdx_task_interface.py"
+# Master -> patterns; a copy lies beside each file that a pattern matches. A fork keeps what is not the interface.
+COPIES = {
+    INTERFACE_MASTER: ["*/*_definition.json"],
+    "rf-pool-classifier/input_checks.py": ["rf-pool-deployer/*_definition.json"],
+    "train-cnn/chip_arrays.py": ["label-chips/*_definition.json"],
+    "train-cnn/compute_device.py": ["label-chips/*_definition.json"],
+}
 
 
 def stale_copies(root: Path) -> list[tuple[Path, Path]]:
@@ -25,11 +31,14 @@ def stale_copies(root: Path) -> list[tuple[Path, Path]]:
     stale = []
     for master_name, patterns in COPIES.items():
         master = root / master_name
+        found = {path.parent for pattern in patterns for path in root.glob(pattern) if path.parent.name[0] != "."}
+        places = found - {master.parent}
+        if not places:
+            continue
         if not master.is_file():
             raise FileNotFoundError(f"expected the master copy {master_name}, found none")
         content = master.read_bytes()
-        places = {path.parent for pattern in patterns for path in root.glob(pattern) if path.parent.name[0] != "."}
-        for copy in sorted(place / master.name for place in places - {master.parent}):
+        for copy in sorted(place / master.name for place in places):
             if copy.is_symlink() or not copy.is_file() or copy.read_bytes() != content:
                 stale.append((master, copy))
     return stale
