@@ -209,7 +209,7 @@ def get_task(request: Request, account: Account, task_type: Text, format: str = 
     row = registry.find(request.app.state.store, task_type, account)
     if row is None:
         return failure(404, f"task {task_type!r} is not registered")
-    return export.definition_as(format, row["definition"])
+    return export.definition_as(format, row["definition"], None if row["entrypoint"] else row["command"])
 
 
 @app.put("/workflows/v1/tasks/{task_type}", tags=["registry"])

@@ -96,3 +96,27 @@ def test_an_exported_task_is_valid_cwl_and_stops_its_command_at_the_timeout(sess
 def test_an_unknown_format_is_refused(session: Session, hello: str) -> None:
     answer = session.http.get(f"{API}/tasks/{hello}", params={"format": "pdf"})
     assert (answer.status_code, answer.json()["message"][:28]) == (400, 'format: expected one of gbdx')
+
+
+def test_an_application_package_runs_in_cwltool_without_the_platforms_layout(session: Session, hello: str, tmp_path: Path) -> None:
+    package = session.http.get(f"{API}/tasks/{hello}", params={"format": "eoap"}).json()
+    workflow, tool = package["$graph"]
+    assert (workflow["class"], tool["class"], package["s:softwareVersion"]) == ("Workflow", "CommandLineTool", "0.1.0")
+    assert tool["requirements"]["DockerRequirement"] == {"dockerPull": IMAGE}
+    (tmp_path / "package.cwl").write_text(json.dumps(package))
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.txt").write_text("x")
+    job = {"data_in": {"class": "Directory", "path": str(tmp_path / "in")}, "message": "from a package"}
+    (tmp_path / "job.json").write_text(json.dumps(job))
+    ran = cwltool("--outdir", tmp_path / "out", f"{tmp_path / 'package.cwl'}#{hello}", tmp_path / "job.json")
+    assert ran.returncode == 0, ran.stderr
+    assert (tmp_path / "out" / "data_out" / "out.txt").read_text() == "a.txt\nfrom a package"
+
+
+def test_a_failing_status_is_a_failing_exit_code_in_an_application_package(session: Session, tmp_path: Path, fresh: str) -> None:
+    fail = script("status = 'failed'; os.makedirs(work + 'output/out')")
+    session.register(definition(fresh, [port("a", "string", required=False)], [port("out")], fail))
+    package = session.http.get(f"{API}/tasks/{fresh}", params={"format": "eoap"}).json()
+    (tmp_path / "package.cwl").write_text(json.dumps(package))
+    ran = cwltool("--outdir", tmp_path / "out", f"{tmp_path / 'package.cwl'}#{fresh}")
+    assert ran.returncode == 1, ran.stderr
