@@ -43,8 +43,7 @@ container-test: .venv/installed ## test the images in real containers: TASK= (de
 	DEVICE=cpu $(VENV) -m pytest ci/tests/test_container_contract.py $${TASK:+--task "$$TASK"}
 
 test: lint ## everything that a fresh machine can run; installs what it needs
-	DEVICE=cpu $(PYTHON) ci/build_images.py || true # the tests that need images fail with the reason
-	DEVICE=cpu $(VENV) -m pytest
+	ci/test.sh
 
 bench: ## what a run costs over the bare engine: TASK= (default: hello-gbdx)
 	$(PYTHON) ci/bench_run_overhead.py
