@@ -122,12 +122,15 @@ def fingerprint(path):
 
 def to_onnx(forest, metrics):
     """The forest as ONNX: features (n, 4) float32 in, label and probabilities out; it says what it expects."""
-    from onnx.helper import set_model_props
+    from onnx.helper import make_opsetid, set_model_props
     from skl2onnx import convert_sklearn
     from skl2onnx.common.data_types import FloatTensorType
 
     inputs = [("features", FloatTensorType([None, len(FEATURE_NAMES)]))]
     model = convert_sklearn(forest, metrics["task"], inputs, options={"zipmap": False}, target_opset=ONNX_OPSETS)
+    count_votes(model.graph, forest)
+    del model.opset_import[:]
+    model.opset_import.extend(make_opsetid(domain, version) for domain, version in ONNX_OPSETS.items())
     facts = {
         **{"format": MODEL_FORMAT, "task": metrics["task"], "bands": BANDS, "mltools": mltools.__version__},
         **{name: metrics[name] for name in ("classes", "features")},
@@ -135,6 +138,41 @@ def to_onnx(forest, metrics):
     }
     set_model_props(model, {"gbdx_model": json.dumps(facts)})
     return model.SerializeToString(deterministic=True)
+
+
+def count_votes(graph, forest):
+    """Let the converted forest count votes, one a tree, for each class; the largest is the label, its share the score.
+
+    As converted, two classes share one weight, and runtimes differ in how they read that: ONNX Runtime 1.26 gives other
+    labels than 1.32. And a hundred times 0.01 is not 1 in float32, which decides ties. A sum of votes has one reading.
+    """
+    from onnx.helper import get_attribute_value, make_attribute, make_node
+    from onnx.numpy_helper import from_array
+
+    (node,) = graph.node
+    given = {attribute.name: get_attribute_value(attribute) for attribute in node.attribute}
+    votes = np.round(np.array(given["class_weights"]) * len(forest.estimators_), 6)
+    ids, nodes, trees = (np.array(given[f"class_{name}"]) for name in ("ids", "nodeids", "treeids"))
+    if len(forest.classes_) == 2:  # one entry a leaf, the votes for the second class
+        votes, ids = np.stack([1 - votes, votes], axis=1).ravel(), np.tile([0, 1], len(votes))
+        nodes, trees = np.repeat(nodes, 2), np.repeat(trees, 2)
+    targets = {"target_ids": ids, "target_nodeids": nodes, "target_treeids": trees, "target_weights": votes}
+    kept = {name: value for name, value in given.items() if name.startswith("nodes_")}
+    kept.update({name: values.tolist() for name, values in targets.items()}, n_targets=len(forest.classes_))
+    label, probabilities = node.output
+    del graph.node[:]
+    graph.initializer.append(from_array(np.float32(len(forest.estimators_)), "trees"))
+    counted = make_node("TreeEnsembleRegressor", list(node.input), ["votes"], domain="ai.onnx.ml")
+    counted.attribute.extend(make_attribute(name, value) for name, value in kept.items())
+    names = {"keys_int64s": list(range(len(forest.classes_))), "values_strings": forest.classes_.tolist()}
+    graph.node.extend(
+        [
+            counted,
+            make_node("Div", ["votes", "trees"], [probabilities]),
+            make_node("ArgMax", ["votes"], ["largest"], axis=1, keepdims=0),
+            make_node("LabelEncoder", ["largest"], [label], domain="ai.onnx.ml", **names),
+        ]
+    )
 
 
 class RfPoolClassifier(GbdxTaskInterface):

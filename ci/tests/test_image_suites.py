@@ -13,12 +13,14 @@ from pathlib import Path
 
 import build_images
 import pytest
-from image_graph import image_folders, read_graph
+from image_graph import ROOT, image_folders, read_graph
 
 pytestmark = pytest.mark.container
 
 SUITES = [folder for folder in image_folders() if any((folder / "tests").glob("test_*.py"))]
 MOUNTED = ("tests", "test_inputs", "test_*.py", "make_*.py")
+# Masters of files that two tasks share; a task's folder stands alone, so each has a copy.
+COPIES = {"rf-pool-classifier/input_checks.py": ["rf-pool-deployer/input_checks.py"]}
 
 
 def build_test_stage(engine: str, name: str) -> str:
@@ -62,3 +64,8 @@ def test_the_tests_of_an_image_pass_inside_it(engine: str, folder: Path) -> None
     done = run_suite(engine, build_test_stage(engine, folder.name), folder)
     print(done.stdout.strip().splitlines()[-1])
     assert done.returncode == 0, done.stdout[-8000:]
+
+
+@pytest.mark.parametrize(("master", "copy"), [(master, copy) for master in COPIES for copy in COPIES[master]])
+def test_files_that_two_tasks_share_are_equal(master: str, copy: str) -> None:
+    assert (ROOT / copy).read_bytes() == (ROOT / master).read_bytes()

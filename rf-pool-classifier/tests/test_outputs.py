@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from onnx.reference import ReferenceEvaluator
 from sound_inputs import Inputs, in_degrees, ring_of, sample_pixels
 
 FILES = ["classifier.onnx", "classifier.pkl", "metrics.json", "report.html"]
@@ -82,18 +83,31 @@ def test_the_same_seed_gives_the_same_bytes_in_any_order_of_the_features_and_on_
     assert all(content != first[name] for name, content in written(folder, REPRODUCIBLE).items())
 
 
-def test_pickle_and_onnx_agree_and_the_onnx_file_says_what_it_expects(inputs):
-    inputs.texts["n_estimators"] = "7"
+@pytest.mark.parametrize("class_names", ["No swimming pool,Swimming pool", "roof,grass,water"])
+@pytest.mark.parametrize("trees", ["1", "10"])
+def test_pickle_onnx_runtime_and_onnx_reference_agree(inputs, class_names, trees):
+    names = class_names.split(",")
+    for number, feature in enumerate(inputs.features):
+        feature["properties"]["class_name"] = names[number % len(names)]
+    inputs.write_geojson()
+    inputs.texts.update(n_estimators=trees, class_names=class_names)
     folder, *_ = run(inputs)
     with open(folder / "classifier.pkl", "rb") as file:
         forest = pickle.load(file)
-    assert (type(forest).__name__, len(forest.estimators_)) == ("RandomForestClassifier", 7)
+    assert (type(forest).__name__, len(forest.estimators_)) == ("RandomForestClassifier", int(trees))
     values = np.random.default_rng(2).uniform(-1, 1.5, (500, 4)).astype(np.float32)
-    session = onnxruntime.InferenceSession(folder / "classifier.onnx")
-    labels, shares = session.run(None, {"features": values})
-    assert labels.tolist() == forest.predict(values).tolist()
-    assert np.abs(shares - forest.predict_proba(values)).max() < 1e-5
+    path = str(folder / "classifier.onnx")
+    sessions = onnxruntime.InferenceSession(path), ReferenceEvaluator(path)
+    for session in sessions:
+        labels, shares = session.run(None, {"features": values})
+        assert np.asarray(labels).tolist() == forest.predict(values).tolist()
+        assert np.abs(shares - forest.predict_proba(values)).max() < 1e-6
+
+
+def test_the_onnx_file_says_what_it_expects(inputs):
+    folder, *_ = run(inputs)
     facts = json.loads(onnx.load(folder / "classifier.onnx").metadata_props[0].value)
+    assert facts["task"] == "rf-pool-classifier"
     assert facts["bands"] == 8
     assert facts["classes"] == ["No swimming pool", "Swimming pool"]
     assert facts["feature_set"] == "pool_basic"
