@@ -27,6 +27,7 @@ from gbdx_platform.workflow_objects import event_object, new_workflow, workflow_
 from gbdx_platform.workflow_request import RequestError, batch_requests, parsed, problems_of
 
 PAGE = Path(__file__).with_name("page.html")
+PAGE_POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'; frame-ancestors 'none'"
 # What one answer holds at most of a list or a log.
 LONGEST_LIST = 1000
 LONGEST_LOG = 4 * 2**20
@@ -60,7 +61,9 @@ def account(request: Request, _: Annotated[Any, Depends(HTTPBearer(auto_error=Fa
 
 
 Account = Annotated[str, Depends(account)]
-app = FastAPI(title="gbdx-platform", version=__version__, description="Registers GBDX tasks and runs workflows of them.")
+app = FastAPI(
+    title="gbdx-platform", version=__version__, description="Registers GBDX tasks and runs workflows of them."
+)
 
 
 # --- errors and limits
@@ -166,7 +169,9 @@ def s3_credentials(request: Request, account: Account, duration: Annotated[int, 
     if request.app.state.local_s3 is None:
         lent = os.environ.get("GBDX_S3_LEND", "").split(":")
         if len(lent) != 2:
-            return failure(403, "S3 is not this service's own: its operator gives keys out, or sets GBDX_S3_LEND=key:secret")
+            return failure(
+                403, "S3 is not this service's own: its operator gives keys out, or sets GBDX_S3_LEND=key:secret"
+            )
         keys = {"access_key": lent[0], "secret_key": lent[1]}
     else:
         keys = store.row(sql.select(ACCOUNTS).where(ACCOUNTS.c.name == account)) or {}
@@ -278,7 +283,9 @@ def search(request: Request, account: Account, search: Search) -> dict[str, Any]
     """The account's workflows of the last hours, by state (`running`) or event (`succeeded`)."""
     if search.owner not in (None, account):
         return {"Workflows": []}
-    query = sql.select(WORKFLOWS).where(WORKFLOWS.c.owner == account, WORKFLOWS.c.submitted >= now() - search.lookback_h * 3600)
+    query = sql.select(WORKFLOWS).where(
+        WORKFLOWS.c.owner == account, WORKFLOWS.c.submitted >= now() - search.lookback_h * 3600
+    )
     if search.state:
         query = query.where((WORKFLOWS.c.state == search.state) | (WORKFLOWS.c.event == search.state))
     rows = request.app.state.store.rows(query.order_by(WORKFLOWS.c.submitted.desc()).limit(LONGEST_LIST))
@@ -291,7 +298,11 @@ def get_workflow(request: Request, account: Account, workflow: Text, format: str
     row = own_workflow(request, account, workflow)
     if format == "gbdx":
         return answer(request, row)
-    return export.workflow_as(format, row["name"], [request.app.state.runner.step(task) for task in request.app.state.store.tasks_of(workflow)])
+    return export.workflow_as(
+        format,
+        row["name"],
+        [request.app.state.runner.step(task) for task in request.app.state.store.tasks_of(workflow)],
+    )
 
 
 @app.get("/workflows/v1/workflows/{workflow}/events", tags=["workflows"])
@@ -347,7 +358,8 @@ def batch_object(request: Request, row: Row) -> dict[str, Any]:
         "owner": row["owner"],
         "submitted_time": timestamp(row["submitted"]),
         "workflows": [
-            {"workflow_id": one["id"], "state": one["event"] if one["state"] == "complete" else one["state"]} for one in rows
+            {"workflow_id": one["id"], "state": one["event"] if one["state"] == "complete" else one["state"]}
+            for one in rows
         ],
     }
 
@@ -399,5 +411,4 @@ def cancel_batch(request: Request, account: Account, batch: Text) -> Any:
 @app.get("/", include_in_schema=False)
 def page() -> HTMLResponse:
     """Tasks and workflows for people; it asks for a token and uses the interface above."""
-    policy = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'; frame-ancestors 'none'"
-    return HTMLResponse(PAGE.read_text("utf-8"), headers={"Content-Security-Policy": policy})
+    return HTMLResponse(PAGE.read_text("utf-8"), headers={"Content-Security-Policy": PAGE_POLICY})

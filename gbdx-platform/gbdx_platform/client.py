@@ -25,7 +25,9 @@ class Client:
         url = os.environ.get("GBDX_URL") or known.get("url")
         token = os.environ.get("GBDX_TOKEN") or known.get("token")
         if not url or not token:
-            raise ClientError("service: expected one that was started with `gbdx-platform serve`, or GBDX_URL and GBDX_TOKEN")
+            raise ClientError(
+                "service: expected one that was started with `gbdx-platform serve`, or GBDX_URL and GBDX_TOKEN"
+            )
         self.http = httpx.Client(base_url=url, headers={"Authorization": f"Bearer {token}"}, timeout=120)
 
     def ask(self, method: str, path: str, body: Any = None, **parameters: Any) -> httpx.Response:
@@ -48,7 +50,10 @@ class Client:
     def storage(self) -> tuple[Storage, str]:
         """S3 with the account's own keys, and its prefix."""
         given = self.ask("GET", "/s3creds/v1/prefix", duration=36000).json()
-        options: dict[str, Any] = {"aws_access_key_id": given["S3_access_key"], "aws_secret_access_key": given["S3_secret_key"]}
+        options: dict[str, Any] = {
+            "aws_access_key_id": given["S3_access_key"],
+            "aws_secret_access_key": given["S3_secret_key"],
+        }
         if given.get("endpoint"):
             options |= {"endpoint_url": given["endpoint"], "region_name": "us-east-1"}
         return Storage(given["bucket"], **options), given["prefix"]

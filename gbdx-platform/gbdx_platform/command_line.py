@@ -56,7 +56,7 @@ def account(options: argparse.Namespace) -> int:
         password = service.add_account(load(options.state), options.name)
     except ValueError as error:
         raise ClientError(str(error)) from None
-    print(f"account {options.name}, password {password} (shown once; the local S3 knows it after a restart of the service)")
+    print(f"account {options.name}, password {password} (shown once; the local S3 knows it from its next start on)")
     return 0
 
 
@@ -169,7 +169,11 @@ def logs(options: argparse.Namespace) -> int:
 def cancel(options: argparse.Namespace) -> int:
     """Cancels a workflow."""
     state = Client(options.state).ask("POST", f"{API}/workflows/{options.workflow}/cancel").json()["state"]
-    print(f"{state['state']}/{state['event']}, canceling" if state["state"] != "complete" else f"complete/{state['event']}")
+    print(
+        f"{state['state']}/{state['event']}, canceling"
+        if state["state"] != "complete"
+        else f"complete/{state['event']}"
+    )
     return 0
 
 
@@ -217,13 +221,20 @@ def demo(options: argparse.Namespace) -> int:
 
 
 # command -> (function, (arguments of add_argument)...)
-TASK, WORKFLOW, WATCH = ("task", {"help": "name or name:version"}), ("workflow", {"help": "its id"}), ("--watch", {"action": "store_true"})
+TASK, WORKFLOW, WATCH = (
+    ("task", {"help": "name or name:version"}),
+    ("workflow", {"help": "its id"}),
+    ("--watch", {"action": "store_true"}),
+)
 COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], list[tuple[str, dict[str, Any]]]]] = {
     "serve": (serve, [
-        ("--host", {}), ("--port", {"type": int}), ("--certificate", {"help": "TLS certificate (PEM)"}), ("--key", {"help": "its key"}),
+        ("--host", {}),
+        ("--port", {"type": int}),
+        ("--certificate", {"help": "TLS certificate (PEM)"}),
+        ("--key", {"help": "its key"}),
         ("--plain-http", {"action": "store_true", "help": "no TLS though the host is no loopback"}),
         ("--engine", {"choices": ["cwltool", "toil"]}),
-        ("--engine-argument", {"action": "append", "default": [], "help": "for toil, e.g. --engine-argument=--batchSystem=slurm"}),
+        ("--engine-argument", {"action": "append", "default": [], "help": "for toil: --engine-argument=--batchSystem=slurm"}),
     ]),
     "account": (account, [("name", {})]),
     "register": (register, [
@@ -237,7 +248,10 @@ COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], list[tuple[str, d
     "status": (status, [WORKFLOW, WATCH]),
     "logs": (logs, [WORKFLOW, ("task", {"nargs": "?"})]),
     "cancel": (cancel, [WORKFLOW]),
-    "export": (export, [("name", {"help": "a task, or a workflow's id"}), ("--format", {"default": "cwl", "choices": ["gbdx", "cwl", "eoap"]})]),
+    "export": (export, [
+        ("name", {"help": "a task, or a workflow's id"}),
+        ("--format", {"default": "cwl", "choices": ["gbdx", "cwl", "eoap"]}),
+    ]),
     "upload": (upload, [("folder", {}), ("below", {"help": "where, below the prefix"})]),
     "download": (download, [("below", {"help": "from where, below the prefix"}), ("folder", {})]),
     "client-env": (client_env, []),

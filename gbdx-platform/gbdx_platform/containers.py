@@ -84,10 +84,8 @@ def bind_image(reference: str) -> Image:
     """
     image = inspect_image(reference)
     if image is None and not reference.startswith("-"):
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             call("pull", "--quiet", reference, timeout=float(os.environ.get("GBDX_PULL_TIMEOUT", "600")))
-        except subprocess.TimeoutExpired:
-            pass
         image = inspect_image(reference)
     if image is None:
         raise ImageError(f"image {reference!r}: expected it in the engine's store or to be pulled, found neither")
@@ -209,7 +207,9 @@ def remove(name: str) -> None:
 
 def remove_leftovers(service: str) -> list[str]:
     """Removes the containers that an earlier life of this service left; returns their ids."""
-    lines = call("ps", "--all", "--filter", f"label={LABEL}={service}", "--format", f'{{{{.ID}}}} {{{{.Label "{LIFE_LABEL}"}}}}')
+    lines = call(
+        "ps", "--all", "--filter", f"label={LABEL}={service}", "--format", f'{{{{.ID}}}} {{{{.Label "{LIFE_LABEL}"}}}}'
+    )
     listed = [line.split()[0] for line in lines.stdout.splitlines() if not line.endswith(f" {LIFE}")]
     if listed:
         call("rm", "--force", *listed, timeout=300)

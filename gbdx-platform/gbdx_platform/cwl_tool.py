@@ -172,14 +172,18 @@ def output_parameter(port: dict[str, Any], basename: str) -> Cwl:
     if is_string(port):
         key = json.dumps(port["name"])
         value = (
-            "${ try { var value = JSON.parse(self[0].contents)[%s]; return value === undefined ? null : value; } "
-            "catch (error) { return null; } }" % key
+            f"${{ try {{ var value = JSON.parse(self[0].contents)[{key}]; return value === undefined ? null : value; }} "
+            "catch (error) { return null; } }"
         )
         binding = {"glob": "output/ports.json", "loadContents": True, "outputEval": value}
         return {"type": ["null", "string", "boolean"], "outputBinding": binding, **described(port)}
     pattern = "output/" + glob.escape(port["name"])
     if port.get("multiplex"):
-        return {"type": ["null", {"type": "array", "items": "Directory"}], "outputBinding": {"glob": pattern + "?*"}, **described(port)}
+        return {
+            "type": ["null", {"type": "array", "items": "Directory"}],
+            "outputBinding": {"glob": pattern + "?*"},
+            **described(port),
+        }
     binding = {"glob": pattern}
     if basename != port["name"]:
         # Equal names of two steps' outputs would collide in the folder of results.
@@ -272,7 +276,10 @@ def tool(
         "stderr": "gbdx_stderr.txt",
         "inputs": {inputs[port["name"]]: input_parameter(port) for port in input_ports(definition)},
         "outputs": {
-            **{outputs[port["name"]]: output_parameter(port, prefix + port["name"]) for port in output_ports(definition)},
+            **{
+                outputs[port["name"]]: output_parameter(port, prefix + port["name"])
+                for port in output_ports(definition)
+            },
             **record_outputs(definition, prefix),
         },
     }

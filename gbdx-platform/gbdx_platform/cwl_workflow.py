@@ -1,7 +1,7 @@
 """A workflow request as a CWL v1.2 Workflow and its job inputs.
 
-Each task is a step with a tool of its own (its timeout, its members of multiplex ports). A step runs only `when` all the
-tasks that it waits for succeeded; a skipped one is what GBDX calls canceled.
+Each task is a step with a tool of its own (its timeout, its members of multiplex ports). A step runs only `when` all
+the tasks that it waits for succeeded; a skipped one is what GBDX calls canceled.
 """
 
 from __future__ import annotations
@@ -123,7 +123,11 @@ def step_document(step: Step, step_id: str, wiring: Cwl, waits: list[str], bare:
         run.pop(key)
     _, outs = port_ids(step.special)
     gates = {f"gbdx_gate_{number}": {"source": f"{waited}/gbdx_status"} for number, waited in enumerate(waits)}
-    document: Cwl = {"run": run, "in": {**wiring, **gates}, "out": [*outs.values(), *(RESERVED[:1] if bare else RESERVED)]}
+    document: Cwl = {
+        "run": run,
+        "in": {**wiring, **gates},
+        "out": [*outs.values(), *(RESERVED[:1] if bare else RESERVED)],
+    }
     if gates:
         condition = " && ".join(f'inputs["{gate}"] === "success"' for gate in gates)
         document["when"] = f"$({condition})"

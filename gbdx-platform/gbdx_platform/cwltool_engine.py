@@ -1,7 +1,7 @@
 """Runs a CWL workflow with cwltool in this process; each container is hardened, watched and judged as `make run` does.
 
-cwltool keeps the graph, the conditions, the staging of directories and the threads. What is ours hangs on its two points
-of extension: a tool class that judges and collects outputs, and a job class that starts the container.
+cwltool keeps the graph, the conditions, the staging of directories and the threads. What is ours hangs on its two
+points of extension: a tool class that judges and collects outputs, and a job class that starts the container.
 """
 
 from __future__ import annotations
@@ -71,7 +71,8 @@ class TaskJob(DockerCommandLineJob):
             outputs = {STATUS: verdict.state}
         _, ids = port_ids(step.special)
         empty: CWLObjectType = dict.fromkeys([*ids.values(), STATUS])
-        assert runtimeContext.workflow_eval_lock is not None and self.output_callback is not None
+        assert runtimeContext.workflow_eval_lock is not None
+        assert self.output_callback is not None
         with runtimeContext.workflow_eval_lock:
             self.output_callback({**empty, **outputs}, "success")
         for folder in (self.stagedir, self.tmpdir):
@@ -128,7 +129,11 @@ class TaskJob(DockerCommandLineJob):
             if is_string(port):
                 outputs[ids[port["name"]]] = strings.get(port["name"])
             elif folder.is_dir():
-                outputs[ids[port["name"]]] = {"class": "Directory", "location": folder.as_uri(), "basename": port["name"]}
+                outputs[ids[port["name"]]] = {
+                    "class": "Directory",
+                    "location": folder.as_uri(),
+                    "basename": port["name"],
+                }
         return outputs
 
 

@@ -30,13 +30,19 @@ def chain(task: str, data: str) -> dict[str, Any]:
             {
                 "name": "first",
                 "taskType": task,
-                "inputs": [{"name": "data_in", "value": data}, {"name": "message", "value": "This is the first message."}],
+                "inputs": [
+                    {"name": "data_in", "value": data},
+                    {"name": "message", "value": "This is the first message."},
+                ],
                 "outputs": [{"name": "data_out", "persist": True, "persistLocation": "demo/first"}],
             },
             {
                 "name": "second",
                 "taskType": task,
-                "inputs": [{"name": "data_in", "source": "first:data_out"}, {"name": "message", "value": "This is my message!"}],
+                "inputs": [
+                    {"name": "data_in", "source": "first:data_out"},
+                    {"name": "message", "value": "This is my message!"},
+                ],
                 "outputs": [{"name": "data_out", "persist": True, "persistLocation": "demo/second"}],
             },
         ],
@@ -65,7 +71,9 @@ def start(state: Path) -> subprocess.Popen[bytes]:
     Raises:
         ClientError: it ends, or doesn't begin to listen.
     """
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "GBDX_", "DATABASE_"))}
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "GBDX_", "DATABASE_"))
+    }
     port = str(free_ports(1)[0])
     print(f"$ gbdx-platform serve --port {port}", flush=True)
     line = [sys.executable, "-m", "gbdx_platform.command_line", "--state", str(state), "serve", "--port", port]

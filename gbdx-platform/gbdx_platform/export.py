@@ -1,7 +1,7 @@
 """Definitions and workflows as documents that stand alone: CWL, and OGC Earth Observation Application Packages.
 
-The package (OGC 20-089) is for servers that refuse `dockerOutputDirectory`: absolute entries below /mnt/work, and a small
-`sh` around the command that brings outputs to the working directory and turns a status of "failed" into an exit code.
+The package (OGC 20-089) is for servers that refuse `dockerOutputDirectory`: absolute entries below /mnt/work, and a
+small `sh` around the command that brings outputs to the working directory and turns a status of "failed" into an exit code.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from gbdx_platform.workflow_request import RequestError
 FORMATS = ("gbdx", "cwl", "eoap")
 # Runs "$@" as the task's command, its timeout in $0.
 WRAPPER = (
-    f"mkdir -p {WORK}/output; timeout -k {GRACE} \"$0\" \"$@\"; code=$?; "
+    f'mkdir -p {WORK}/output; timeout -k {GRACE} "$0" "$@"; code=$?; '
     f"cp -R {WORK}/output/. .; cp {WORK}/status.json . 2>/dev/null; "
-    "if [ $code = 0 ] && ! grep -qi '\"status\"[ ]*:[ ]*\"success\"' status.json; then code=1; fi; exit $code"
+    'if [ $code = 0 ] && ! grep -qi \'"status"[ ]*:[ ]*"success"\' status.json; then code=1; fi; exit $code'
 )
 # Servers want to know what a package may use: one core, 2 GiB, as the platform's smallest machines had.
 RESOURCES = {"coresMin": 1, "coresMax": 1, "ramMin": 2048, "ramMax": 2048}
@@ -122,7 +122,10 @@ def package_tool(definition: Cwl, own_command: list[str] | None) -> Cwl:
         raise RequestError([Problem("inputPortDescriptors", "no multiplex port in a package", "one")])
     listing: list[Any] = [
         {"entryname": WORK, "entry": '$({"class": "Directory", "basename": "work", "listing": []})', "writable": True},
-        *({"entryname": f"{WORK}/input/{port['name']}", "entry": f'$(inputs["{inputs[port["name"]]}"])'} for port in folders),
+        *(
+            {"entryname": f"{WORK}/input/{port['name']}", "entry": f'$(inputs["{inputs[port["name"]]}"])'}
+            for port in folders
+        ),
         {"entryname": f"{WORK}/input/ports.json", "entry": strings_expression(strings)},
     ]
     seconds = timeout_of(definition)

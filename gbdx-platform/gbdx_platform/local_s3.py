@@ -83,8 +83,23 @@ class LocalS3:
         data.mkdir(exist_ok=True)
         ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
         command = [
-            *(program, "mini", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-dir={data}", f"-s3.config={self.settings}"),
-            *("-master.telemetry=false", "-admin.ui=false", "-webdav=false", "-s3.iam=false", "-s3.port.iceberg=0", "-s3.port.lance=0"),
+            *(
+                program,
+                "-logtostderr=true",
+                "mini",
+                "-ip=127.0.0.1",
+                "-ip.bind=127.0.0.1",
+                f"-dir={data}",
+                f"-s3.config={self.settings}",
+            ),
+            *(
+                "-master.telemetry=false",
+                "-admin.ui=false",
+                "-webdav=false",
+                "-s3.iam=false",
+                "-s3.port.iceberg=0",
+                "-s3.port.lance=0",
+            ),
             *(f"-{flag}={port}" for flag, port in ports.items()),
         ]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
@@ -102,7 +117,7 @@ class LocalS3:
         deadline = time.monotonic() + READY_SECONDS
         while time.monotonic() < deadline and self.process and self.process.poll() is None:
             try:
-                urllib.request.urlopen(self.endpoint, timeout=2)
+                urllib.request.urlopen(self.endpoint, timeout=2)  # noqa: S310 (our own http address)
                 return
             except urllib.error.HTTPError:
                 return

@@ -53,7 +53,9 @@ class Runner:
         remove_folder(self.settings.state / "runs")
         for row in self.store.rows(sql.select(WORKFLOWS).where(WORKFLOWS.c.state == "running")):
             self.end_unfinished(row, "failed", STOPPED)
-        for row in self.store.rows(sql.select(WORKFLOWS).where(WORKFLOWS.c.state == "complete", ~WORKFLOWS.c.called_back)):
+        for row in self.store.rows(
+            sql.select(WORKFLOWS).where(WORKFLOWS.c.state == "complete", ~WORKFLOWS.c.called_back)
+        ):
             self.call_back(row["id"])
         self.dispatcher.start()
 
@@ -81,7 +83,9 @@ class Runner:
         self.engine()
         while not self.stopping.is_set():
             free = self.settings.workflows - len(self.running)
-            query = sql.select(WORKFLOWS.c.id).where(WORKFLOWS.c.state == "pending", WORKFLOWS.c.id.not_in(list(self.running)))
+            query = sql.select(WORKFLOWS.c.id).where(
+                WORKFLOWS.c.state == "pending", WORKFLOWS.c.id.not_in(list(self.running))
+            )
             waiting = self.store.rows(query.order_by(WORKFLOWS.c.submitted).limit(free)) if free > 0 else []
             for row in waiting:
                 thread = threading.Thread(target=self.live, args=(row["id"],), name=row["id"], daemon=True)
@@ -172,7 +176,9 @@ class Runner:
                 faults[step.name] = str(error)
             local = self.settings.engine == "cwltool" or not self.settings.engine_arguments
             if wants_gpu(step.definition, step.domain) and local and not containers.has_gpu():
-                faults[step.name] = f"task {step.name!r}: expected a GPU (domain {step.domain}), found none on this machine"
+                faults[step.name] = (
+                    f"task {step.name!r}: expected a GPU (domain {step.domain}), found none on this machine"
+                )
         for number, (identifier, (task, port, url)) in enumerate(plan.folders.items()):
             if task in faults or self.ended(row["id"]):
                 continue

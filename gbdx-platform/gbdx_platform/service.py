@@ -75,7 +75,9 @@ def make_storage(settings: Settings, local: LocalS3 | None) -> Storage:
     if local is None:
         return Storage(settings.bucket, settings.file_roots)
     keys = {"aws_access_key_id": local.admin[0], "aws_secret_access_key": local.admin[1]}
-    storage = Storage(settings.bucket, settings.file_roots, endpoint_url=local.endpoint, region_name="us-east-1", **keys)
+    storage = Storage(
+        settings.bucket, settings.file_roots, endpoint_url=local.endpoint, region_name="us-east-1", **keys
+    )
     try:
         storage.client.create_bucket(Bucket=settings.bucket)
     except ClientError as error:
@@ -96,7 +98,9 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
         if self.started:
             write_private(self.settings.state / "credentials.json", json.dumps(self.credentials))
-            print(f"gbdx-platform: {self.credentials['url']}, state and credentials in {self.settings.state}", flush=True)
+            print(
+                f"gbdx-platform: {self.credentials['url']}, state and credentials in {self.settings.state}", flush=True
+            )
 
 
 def ended(signum: int, frame: object) -> None:
@@ -122,7 +126,11 @@ def serve(settings: Settings, certificate: str | None = None, key: str | None = 
         url = f"{'https' if certificate else 'http'}://{settings.host}:{settings.port}"
         credentials = default_credentials(settings, store, url, "")
         write_private(settings.state / "credentials.json", json.dumps({**credentials, "url": ""}))
-        local = None if external_s3() else LocalS3(settings.state, settings.bucket, accounts.all_accounts(store), admin_keys(settings))
+        local = (
+            None
+            if external_s3()
+            else LocalS3(settings.state, settings.bucket, accounts.all_accounts(store), admin_keys(settings))
+        )
         if local:
             stop_leftover(settings.state)
             local.start()
@@ -148,5 +156,3 @@ def serve(settings: Settings, certificate: str | None = None, key: str | None = 
 def add_account(settings: Settings, name: str) -> str:
     """Makes an account, or a new password for it; a local S3 learns its keys at the service's next start."""
     return accounts.add_account(Store(settings.database_url), name)
-
-

@@ -71,9 +71,12 @@ class Storage:
 
     def __init__(self, bucket: str, file_roots: tuple[Path, ...] = (), **client: Any) -> None:
         settings = Config(
-            retries={"max_attempts": 3, "mode": "standard"}, connect_timeout=5, read_timeout=60, max_pool_connections=50,
+            retries={"max_attempts": 3, "mode": "standard"},
+            connect_timeout=5,
+            read_timeout=60,
+            max_pool_connections=50,
             s3={"addressing_style": "path"},
-        )  # fmt: skip
+        )
         self.client = boto3.session.Session().client("s3", config=settings, **client)
         self.bucket, self.file_roots = bucket, file_roots
 
@@ -89,7 +92,9 @@ class Storage:
         if not place.bucket:
             real = Path(place.key).resolve()
             if not any(real.is_relative_to(root) for root in self.file_roots):
-                raise StorageError(f"{url!r}: expected a folder below the roots in GBDX_FILE_ROOTS, found another place")
+                raise StorageError(
+                    f"{url!r}: expected a folder below the roots in GBDX_FILE_ROOTS, found another place"
+                )
         return place
 
     def fetch(self, url: str, account: str, folder: Path) -> int:
@@ -117,7 +122,9 @@ class Storage:
             with ThreadPoolExecutor(PARALLEL) as pool:
                 list(pool.map(one, paths))
         except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
-            raise StorageError(f"{url!r}: expected keys that make files and folders, found one that is both ({error})") from None
+            raise StorageError(
+                f"{url!r}: expected keys that make files and folders, found one that is both ({error})"
+            ) from None
         return len(paths)
 
     def fetch_files(self, url: str, source: Path, folder: Path) -> int:

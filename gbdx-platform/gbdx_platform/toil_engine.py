@@ -87,7 +87,13 @@ def run(watch: Watch, settings: Settings) -> None:
     with (watch.folder / "toil.out").open("wb") as out, (watch.folder / "toil.log").open("wb") as log:
         line = command(watch.folder, settings.engine_arguments)
         process = subprocess.Popen(
-            line, stdin=subprocess.DEVNULL, stdout=out, stderr=log, env=environment(), cwd=watch.folder, start_new_session=True
+            line,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=log,
+            env=environment(),
+            cwd=watch.folder,
+            start_new_session=True,
         )
         try:
             wait(process, watch)

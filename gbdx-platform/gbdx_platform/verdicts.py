@@ -46,7 +46,9 @@ def string_outputs(step: Step, work: Path) -> dict[str, Any]:
         return {}
     names = {port["name"] for port in output_ports(step.special) if is_string(port)}
     # A number is no string; the interface writes none, other tasks do.
-    return {key: value if isinstance(value, (str, bool)) else str(value) for key, value in found.items() if key in names}
+    return {
+        key: value if isinstance(value, (str, bool)) else str(value) for key, value in found.items() if key in names
+    }
 
 
 def end_of(step: Step, account: dict[str, Any] | None, stopped: Verdict | None, work: Path, logs: Path) -> Verdict:

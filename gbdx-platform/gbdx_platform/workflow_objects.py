@@ -10,7 +10,9 @@ from gbdx_platform.task_definition import container, container_properties, split
 from gbdx_platform.workflow_request import port_of
 
 
-def new_workflow(request: dict[str, Any], owner: str, registry: dict[str, Row], batch: str | None = None) -> tuple[Row, list[Row]]:
+def new_workflow(
+    request: dict[str, Any], owner: str, registry: dict[str, Row], batch: str | None = None
+) -> tuple[Row, list[Row]]:
     """The rows of a workflow that was found valid."""
     workflow = {
         "id": new_id(), "owner": owner, "name": request["name"], "state": "pending", "event": "submitted",
@@ -50,7 +52,13 @@ def input_object(entry: dict[str, Any], definition: Row) -> dict[str, Any]:
     """An input of a task as clients see it."""
     port = port_of(input_ports(definition), entry["name"]) or {}
     kind = "string" if is_string(port) else "directory"
-    return {"name": entry["name"], "type": kind, "value": entry.get("value"), "source": entry.get("source"), "dataflow_channel": None}
+    return {
+        "name": entry["name"],
+        "type": kind,
+        "value": entry.get("value"),
+        "source": entry.get("source"),
+        "dataflow_channel": None,
+    }
 
 
 def output_objects(workflow: str, request: dict[str, Any], definition: Row) -> list[dict[str, Any]]:
@@ -66,7 +74,14 @@ def output_objects(workflow: str, request: dict[str, Any], definition: Row) -> l
             place = (entry.get("persistLocation") or f"workflow_output/{workflow}/{request['name']}/{name}").strip("/")
         kind = "string" if is_string(port) else "directory"
         found.append(
-            {"name": name, "type": kind, "value": None, "source": None, "dataflow_channel": None, "persistLocation": place}
+            {
+                "name": name,
+                "type": kind,
+                "value": None,
+                "source": None,
+                "dataflow_channel": None,
+                "persistLocation": place,
+            }
         )
     return found
 

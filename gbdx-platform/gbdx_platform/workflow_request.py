@@ -42,7 +42,7 @@ class OutputRequest(BaseModel):
     model_config = ConfigDict(populate_by_name=True)
     name: StrictStr = Field(min_length=1)
     persist: StrictBool | None = None
-    persistLocation: StrictStr | None = None  # noqa: N815 (the interface's own spelling)
+    persistLocation: StrictStr | None = None
 
 
 class DomainProperties(BaseModel):
@@ -61,11 +61,11 @@ class TaskRequest(BaseModel):
     """A task of a workflow."""
 
     name: StrictStr = Field(min_length=1, max_length=200)
-    taskType: StrictStr = Field(min_length=1)  # noqa: N815
+    taskType: StrictStr = Field(min_length=1)
     inputs: list[InputRequest] = []
     outputs: list[OutputRequest] = []
     timeout: int | None = Field(default=None, gt=0, lt=LONGEST_TIMEOUT)
-    containerDescriptors: list[DomainRequest] | None = None  # noqa: N815
+    containerDescriptors: list[DomainRequest] | None = None
     impersonation_allowed: bool | None = None
 
 
@@ -107,7 +107,15 @@ def shape_problem(fault: Any) -> Problem:
 
 FIELD_NAMES = {
     name
-    for model in (InputRequest, OutputRequest, DomainProperties, DomainRequest, TaskRequest, BatchValues, WorkflowRequest)
+    for model in (
+        InputRequest,
+        OutputRequest,
+        DomainProperties,
+        DomainRequest,
+        TaskRequest,
+        BatchValues,
+        WorkflowRequest,
+    )
     for name in model.model_fields
 }
 
@@ -164,7 +172,9 @@ def input_problems(
         found += value_problems(where, entry, port, tasks, registry)
     for port in ports:
         if port.get("required") and port not in given:
-            found.append(Problem(f"{key}.inputs", f"the required port {quoted(port['name'])}", ", ".join(names) or "none"))
+            found.append(
+                Problem(f"{key}.inputs", f"the required port {quoted(port['name'])}", ", ".join(names) or "none")
+            )
     return found
 
 
@@ -274,7 +284,9 @@ def batch_requests(request: dict[str, Any]) -> list[dict[str, Any]]:
 def used_names(request: dict[str, Any]) -> list[str]:
     """The names of lists that a batch's inputs hold."""
     values = [entry.get("value") for task in request["tasks"] for entry in task["inputs"]]
-    return [first or second for value in values if isinstance(value, str) for first, second in BATCH_NAME.findall(value)]
+    return [
+        first or second for value in values if isinstance(value, str) for first, second in BATCH_NAME.findall(value)
+    ]
 
 
 def filled(request: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:

@@ -36,7 +36,7 @@ def launched(session: Session, number: int) -> str:
 
 
 def test_a_service_that_is_killed_at_random_loses_nothing(hello_image: str, tmp_path: Path) -> None:
-    kills, chance = int(os.environ.get("KILLS", "50")), random.Random(int(os.environ.get("SEED", "1")))
+    kills, chance = int(os.environ.get("KILLS", "50")), random.Random(int(os.environ.get("SEED", "1")))  # noqa: S311
     service = Service(tmp_path)
     service.start()
     session = Session(service.client())
@@ -47,7 +47,7 @@ def test_a_service_that_is_killed_at_random_loses_nothing(hello_image: str, tmp_
         for number in range(kills):
             for offset in range(2):
                 workflows[launched(session, 2 * number + offset)] = 2 * number + offset
-            time.sleep(chance.uniform(0, 4))
+            time.sleep(chance.uniform(0, 10))
             service.kill()
             service.start()
             session = Session(service.client())

@@ -28,7 +28,9 @@ def plain_loop(number: int, folder: Path) -> float:
     options[options.index("--name") : options.index("--name") + 2] = ["--rm"]
     line = [*options, IMAGE, "python", "-c", "pass"]
     begun = time.monotonic()
-    subprocess.run(["xargs", "-P", "2", "-I", "{}", *line], input="\n".join(map(str, range(number))), text=True, check=True)
+    subprocess.run(
+        ["xargs", "-P", "2", "-I", "{}", *line], input="\n".join(map(str, range(number))), text=True, check=True
+    )
     return time.monotonic() - begun
 
 
@@ -63,8 +65,8 @@ def test_many_workflows_at_once_complete_in_bounded_memory(hello_image: str, tmp
     bare = plain_loop(number, tmp_path)
     service.stop()
     print(
-        f"\nstart with S3 {started:.1f} s; one workflow {statistics.median(single):.2f} s; {number} workflows {seconds:.0f} s, "
-        f"plain loop {bare:.0f} s, ratio {seconds / bare:.2f}; memory idle {idle >> 20} MB, peak {peak >> 20} MB"
+        f"\nstart with S3 {started:.1f} s; one workflow {statistics.median(single):.2f} s; "
+        f"{number} workflows {seconds:.0f} s, plain loop {bare:.0f} s, ratio {seconds / bare:.2f}; memory idle {idle >> 20} MB, peak {peak >> 20} MB"
     )
     assert states == ["succeeded"] * number
     assert peak < idle + 300 * 2**20

@@ -27,7 +27,9 @@ def outcome(state: Path, *options: str) -> dict[str, Any]:
         session.register(definition("fails", optional, [port("out")], script(fail)))
         session.register(definition("forgets", optional, [port("out")], script("")))
         session.register(definition("slow", optional, [port("out")], script("time.sleep(60)")))
-        session.register(definition("strings", [port("a", "string")], [port("b", "string")], script("strings['b'] = 'B'")))
+        session.register(
+            definition("strings", [port("a", "string")], [port("b", "string")], script("strings['b'] = 'B'"))
+        )
         data = session.put("in/a.txt")
         found = session.run(
             task("first", "hello-gbdx", {"data_in": data}),

@@ -24,7 +24,9 @@ from live_service import IMAGE, ROOT, Service, Session  # noqa: E402
 @pytest.fixture(scope="session")
 def hello_image() -> Iterator[str]:
     """The image of hello-gbdx, built when it is missing or out of date, under a tag of the tests."""
-    built = subprocess.run([sys.executable, ROOT / "ci" / "build_images.py", "hello-gbdx"], capture_output=True, text=True)
+    built = subprocess.run(
+        [sys.executable, ROOT / "ci" / "build_images.py", "hello-gbdx"], capture_output=True, text=True, check=False
+    )
     if built.returncode:
         pytest.fail(f"no image of hello-gbdx:\n{built.stderr}", pytrace=False)
     assert containers.call("tag", "localhost/hello-gbdx:dev", IMAGE).returncode == 0

@@ -49,7 +49,9 @@ class Service:
         old = read_credentials(self.state)
         with (self.state / "serve.log").open("ab") as log:
             command = [*line, *self.options]
-            self.process = subprocess.Popen(command, env=self.environment, stdout=log, stderr=log, start_new_session=True)
+            self.process = subprocess.Popen(
+                command, env=self.environment, stdout=log, stderr=log, start_new_session=True
+            )
         deadline = time.monotonic() + 120
         while (known := read_credentials(self.state)).get("token") == old.get("token") or not known.get("url"):
             log = (self.state / "serve.log").read_text("utf-8", "replace")
@@ -160,7 +162,9 @@ def script(text: str) -> str:
     return shlex.join(["python", "-c", PREAMBLE + text + EPILOGUE])
 
 
-def task(name: str, kind: str, inputs: dict[str, Any] | None = None, persist: dict[str, str] | None = None, **more: Any) -> dict[str, Any]:
+def task(
+    name: str, kind: str, inputs: dict[str, Any] | None = None, persist: dict[str, str] | None = None, **more: Any
+) -> dict[str, Any]:
     """A task of a workflow. inputs: port -> value, or `("task:port",)` for a source; persist: port -> location."""
     given = [
         {"name": key, "source": value[0]} if isinstance(value, tuple) else {"name": key, "value": value}

@@ -17,10 +17,15 @@ from live_service import API, Service, Session, definition, port, script, states
 
 def programs() -> Path:
     """The folder of PostgreSQL's server programs; the test fails, and does not skip, without them."""
-    folders = [*sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True), Path(shutil.which("initdb") or "/none").parent]
+    folders = [
+        *sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True),
+        Path(shutil.which("initdb") or "/none").parent,
+    ]
     found = next((folder for folder in folders if (folder / "initdb").exists()), None)
     if found is None:
-        pytest.fail("PostgreSQL: expected its server programs (Debian: apt-get install postgresql), found none", pytrace=False)
+        pytest.fail(
+            "PostgreSQL: expected its server programs (Debian: apt-get install postgresql), found none", pytrace=False
+        )
     return found
 
 
@@ -34,7 +39,9 @@ def database_url() -> Iterator[str]:
             shutil.chown(folder, "nobody")
         data = f"{folder}/data"
         run([*as_user, commands / "initdb", "-D", data, "-A", "trust", "-U", "gbdx", "--no-sync"])
-        options = f"-c listen_addresses=127.0.0.1 -c port={port_number} -c unix_socket_directories={folder} -c fsync=off"
+        options = (
+            f"-c listen_addresses=127.0.0.1 -c port={port_number} -c unix_socket_directories={folder} -c fsync=off"
+        )
         control = [*as_user, commands / "pg_ctl", "-D", data, "-w"]
         run([*control, "-l", f"{folder}/log", "-o", options, "start"])
         yield f"postgresql://gbdx@127.0.0.1:{port_number}/postgres"
@@ -47,7 +54,9 @@ def run(command: list[str | Path]) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_workflows_live_in_postgresql_and_survive_a_kill(hello_image: str, database_url: str, tmp_path: Path, fresh: str) -> None:
+def test_workflows_live_in_postgresql_and_survive_a_kill(
+    hello_image: str, database_url: str, tmp_path: Path, fresh: str
+) -> None:
     service = Service(tmp_path, DATABASE_URL=database_url)
     service.start()
     try:

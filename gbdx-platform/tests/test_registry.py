@@ -10,7 +10,9 @@ from live_service import API, IMAGE, Session, definition, port, script, states, 
 PORTS = ([port("a", "string", required=False)], [])
 
 
-def test_a_task_is_registered_listed_described_and_deleted_with_the_contracts_words(session: Session, fresh: str) -> None:
+def test_a_task_is_registered_listed_described_and_deleted_with_the_contracts_words(
+    session: Session, fresh: str
+) -> None:
     asked = definition(fresh, *PORTS, script(""))
     del asked["properties"]
     registered = session.http.post(f"{API}/tasks", json=asked)
@@ -64,7 +66,10 @@ def test_an_image_that_is_nowhere_refuses_the_registration(session: Session, fre
     asked["containerDescriptors"][0]["properties"]["image"] = "localhost/no-such-image:1"
     answer = session.http.post(f"{API}/tasks", json=asked)
     assert answer.status_code == 400
-    assert "image 'localhost/no-such-image:1': expected it in the engine's store or to be pulled" in answer.json()["message"]
+    assert (
+        "image 'localhost/no-such-image:1': expected it in the engine's store or to be pulled"
+        in answer.json()["message"]
+    )
 
 
 def test_an_update_replaces_one_version_and_returns_it_with_defaults(session: Session, fresh: str) -> None:
@@ -79,13 +84,16 @@ def test_an_update_replaces_one_version_and_returns_it_with_defaults(session: Se
     assert session.http.put(f"{API}/tasks/{fresh}:7.0.0", json=asked).status_code == 404
 
 
-def test_another_account_sees_only_what_is_public_and_changes_nothing(session: Session, alice: Session, fresh: str) -> None:
+def test_another_account_sees_only_what_is_public_and_changes_nothing(
+    session: Session, alice: Session, fresh: str
+) -> None:
     private = definition(f"{fresh}-private", *PORTS, script(""))
     public = definition(f"{fresh}-public", *PORTS, script(""), properties={"isPublic": True, "timeout": 60})
     session.register(private)
     session.register(public)
     seen = alice.http.get(f"{API}/tasks").json()["tasks"]
-    assert public["name"] in seen and private["name"] not in seen
+    assert public["name"] in seen
+    assert private["name"] not in seen
     assert alice.http.get(f"{API}/tasks/{private['name']}").status_code == 404
     assert alice.http.delete(f"{API}/tasks/{private['name']}").status_code == 400
     assert alice.http.delete(f"{API}/tasks/{public['name']}").status_code == 403

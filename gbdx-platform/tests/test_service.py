@@ -61,17 +61,20 @@ def test_another_account_can_not_see_cancel_or_read_a_workflow(session: Session,
     assert found["id"] not in alice.http.get(f"{API}/workflows").json()["workflows"]
 
 
-def test_an_account_reads_and_keeps_nothing_below_anothers_prefix(session: Session, alice: Session, hello: str, fresh: str) -> None:
+def test_an_account_reads_and_keeps_nothing_below_anothers_prefix(
+    session: Session, alice: Session, hello: str, fresh: str
+) -> None:
     secret = session.put(f"{fresh}/in/secret.txt")
     found = alice.run(task("thief", hello, {"data_in": secret}))
     assert states(found) == {"thief": "complete/failed"}
     assert "expected a key below your prefix alice/" in found["tasks"][0]["note"]
-    with pytest.raises(Exception, match="AccessDenied|Forbidden|403"):
+    with pytest.raises(Exception, match=r"AccessDenied|Forbidden|403"):
         alice.storage.client.get_object(Bucket=alice.bucket, Key=f"{session.prefix}/{fresh}/in/secret.txt")
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"{", b"null", b"[]", b'{"tasks": []}', b'{"name": "\\u0000", "tasks": [{"name": 1}]}', b"\xff", b"[" * 5000]
+    "body",
+    [b"", b"{", b"null", b"[]", b'{"tasks": []}', b'{"name": "\\u0000", "tasks": [{"name": 1}]}', b"\xff", b"[" * 5000],
 )
 def test_nonsense_is_answered_with_400_in_the_contracts_form(session: Session, body: bytes) -> None:
     for path in ("tasks", "workflows", "batch_workflows"):
@@ -85,7 +88,7 @@ def test_a_body_that_is_too_large_is_refused_before_it_is_read(session: Session)
 
 
 def test_no_service_without_tls_on_another_address_than_the_loopback(tmp_path: Path) -> None:
-    refused = Service(tmp_path).command("serve", "--host", "0.0.0.0", check=False)  # noqa: S104
+    refused = Service(tmp_path).command("serve", "--host", "0.0.0.0", check=False)
     assert refused.returncode == 2
     assert "host: expected a loopback address or a certificate, found 0.0.0.0 without TLS" in refused.stderr
 
@@ -95,7 +98,9 @@ def test_a_second_service_on_the_same_state_is_refused(service: Service) -> None
     assert (refused.returncode, "found another service on it" in refused.stderr) == (2, True)
 
 
-def test_a_killed_service_loses_nothing_and_ends_truthfully_what_ran(hello_image: str, tmp_path: Path, fresh: str) -> None:
+def test_a_killed_service_loses_nothing_and_ends_truthfully_what_ran(
+    hello_image: str, tmp_path: Path, fresh: str
+) -> None:
     service = Service(tmp_path, GBDX_WORKFLOWS="1")
     service.start()
     try:
@@ -121,7 +126,9 @@ def test_a_killed_service_loses_nothing_and_ends_truthfully_what_ran(hello_image
         service.stop()
 
 
-def test_a_stopped_service_leaves_no_container_and_says_why_a_task_ended(hello_image: str, tmp_path: Path, fresh: str) -> None:
+def test_a_stopped_service_leaves_no_container_and_says_why_a_task_ended(
+    hello_image: str, tmp_path: Path, fresh: str
+) -> None:
     service = Service(tmp_path)
     service.start()
     session = Session(service.client())

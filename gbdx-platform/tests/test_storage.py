@@ -25,7 +25,9 @@ def test_a_url_means_a_bucket_and_a_key_or_a_path(url: str, place: Place) -> Non
     assert parse(url) == place
 
 
-@pytest.mark.parametrize("url", ["", "key", "/data", "s3://", "ftp://host/key", "https://example.com/bucket/key", "file://host/x"])
+@pytest.mark.parametrize(
+    "url", ["", "key", "/data", "s3://", "ftp://host/key", "https://example.com/bucket/key", "file://host/x"]
+)
 def test_another_url_is_refused_with_a_sentence(url: str) -> None:
     with pytest.raises(StorageError, match="expected s3://bucket/key, an http"):
         parse(url)
@@ -51,7 +53,9 @@ def test_files_are_read_below_the_allowed_roots_only(tmp_path: Path, session: Se
             storage.fetch(f"file://{place}", "gbdx", tmp_path / "never")
 
 
-def test_more_than_1000_keys_come_and_a_neighbour_with_the_same_beginning_does_not(session: Session, tmp_path: Path, fresh: str) -> None:
+def test_more_than_1000_keys_come_and_a_neighbour_with_the_same_beginning_does_not(
+    session: Session, tmp_path: Path, fresh: str
+) -> None:
     with ThreadPoolExecutor(16) as pool:
         list(pool.map(lambda number: session.put(f"{fresh}/in/{number}.txt", b""), range(1005)))
     session.put(f"{fresh}/in2/neighbour.txt")

@@ -14,14 +14,28 @@ from live_service import IMAGE, ROOT, Service, Session, port, task
 FIXTURES = ROOT / "ci" / "tests" / "misbehaving_tasks"
 TIMEOUTS = {"outlives-timeout": 2, "ignores-sigterm": 3, "forks-without-end": 4}
 # The limits under which the repository's own table of verdicts holds.
-LIMITS = {"GBDX_TASK_MEMORY": str(64 * 2**20), "GBDX_TASK_DISK": str(20 * 2**20), "GBDX_TASK_PROCESSES": "32", "GBDX_TASK_TMP": "16m"}
+LIMITS = {
+    "GBDX_TASK_MEMORY": str(64 * 2**20),
+    "GBDX_TASK_DISK": str(20 * 2**20),
+    "GBDX_TASK_PROCESSES": "32",
+    "GBDX_TASK_TMP": "16m",
+}
 EVENTS = {"success": "succeeded", "timedout": "timedout"}
 
 
 def documented() -> dict[str, str]:
     """Fixture -> verdict, out of the table in the fixtures' README."""
-    rows = [line.strip("|").split("|") for line in (FIXTURES / "README.md").read_text().splitlines() if re.match(r"\| [a-z ]+ \| \d", line)]
-    return {name: cells[0].strip() for cells in rows for name in re.findall("`([^`]+)`", cells[3]) if (FIXTURES / name).is_dir()}
+    rows = [
+        line.strip("|").split("|")
+        for line in (FIXTURES / "README.md").read_text().splitlines()
+        if re.match(r"\| [a-z ]+ \| \d", line)
+    ]
+    return {
+        name: cells[0].strip()
+        for cells in rows
+        for name in re.findall("`([^`]+)`", cells[3])
+        if (FIXTURES / name).is_dir()
+    }
 
 
 def registered(session: Session, name: str, image: str) -> None:

@@ -6,20 +6,26 @@ import http.server
 import json
 import threading
 import time
-from typing import Any
+from typing import Any, ClassVar
 
 from live_service import API, Session, definition, port, script, states, task
 
 
-def test_hello_gbdx_runs_alone_and_its_output_is_where_persist_location_says(session: Session, hello: str, fresh: str) -> None:
+def test_hello_gbdx_runs_alone_and_its_output_is_where_persist_location_says(
+    session: Session, hello: str, fresh: str
+) -> None:
     data = session.put(f"{fresh}/in/data_file.txt")
-    found = session.run(task("hello", hello, {"data_in": data, "message": "This is my message!"}, {"data_out": f"{fresh}/out"}))
+    found = session.run(
+        task("hello", hello, {"data_in": data, "message": "This is my message!"}, {"data_out": f"{fresh}/out"})
+    )
     assert states(found) == {"hello": "complete/succeeded"}
     assert found["state"] == {"state": "complete", "event": "succeeded"}
     assert session.text(f"{fresh}/out/out.txt") == "data_file.txt\nThis is my message!"
 
 
-def test_a_chain_feeds_the_second_task_and_the_default_location_holds_the_ids(session: Session, hello: str, fresh: str) -> None:
+def test_a_chain_feeds_the_second_task_and_the_default_location_holds_the_ids(
+    session: Session, hello: str, fresh: str
+) -> None:
     data = session.put(f"{fresh}/in/a.txt")
     second = task("second", hello, {"data_in": ("first:data_out",)})
     second["outputs"] = [{"name": "data_out", "persist": True}]
@@ -33,11 +39,14 @@ def test_a_workflow_object_has_the_keys_of_the_contract(session: Session, hello:
     data = session.put(f"{fresh}/in/a.txt")
     found = session.run(task("hello", hello, {"data_in": data}))
     assert found.keys() == {"id", "name", "owner", "state", "submitted_time", "completed_time", "callback", "tasks"}
-    assert len(found["id"]) == 19 and found["id"].isdigit()
+    assert len(found["id"]) == 19
+    assert found["id"].isdigit()
     only = found["tasks"][0]
     assert only["taskType"] == "hello-gbdx:0.1.0"
     assert only["timeout"] == 7200
-    assert only["inputs"] == [{"name": "data_in", "type": "directory", "value": data, "source": None, "dataflow_channel": None}]
+    assert only["inputs"] == [
+        {"name": "data_in", "type": "directory", "value": data, "source": None, "dataflow_channel": None}
+    ]
     assert only["run_parameters"]["image"] == "localhost/gbdx-platform-test"
     assert only["run_parameters"]["command"] == "python /hello_gbdx.py"
     assert only["instance_info"]["domain"] == "default"
@@ -53,7 +62,9 @@ def test_events_tell_a_tasks_life_in_order(session: Session, hello: str, fresh: 
 
 
 def test_a_diamond_of_string_outputs_feeds_string_inputs(session: Session, fresh: str) -> None:
-    add = "strings['sum'] = '+'.join(value for key, value in sorted(json.load(open(work + 'input/ports.json')).items()))"
+    add = (
+        "strings['sum'] = '+'.join(value for key, value in sorted(json.load(open(work + 'input/ports.json')).items()))"
+    )
     ports = [port("a", "string"), port("b", "string", required=False)]
     session.register(definition(fresh, ports, [port("sum", "string")], script(add)))
     found = session.run(
@@ -84,7 +95,9 @@ def test_multiplex_ports_take_several_directories_and_give_several(session: Sess
     assert session.text(f"{fresh}/last/2.txt") == "2"
 
 
-def test_a_failing_task_gives_its_reason_as_note_and_cancels_what_waits(session: Session, hello: str, fresh: str) -> None:
+def test_a_failing_task_gives_its_reason_as_note_and_cancels_what_waits(
+    session: Session, hello: str, fresh: str
+) -> None:
     fail = "status = 'failed'; reason = 'the image has no bands'"
     session.register(definition(fresh, [port("a", "string", required=False)], [port("out")], script(fail)))
     data = session.put(f"{fresh}/in/a.txt")
@@ -219,7 +232,7 @@ def test_a_gpu_task_fails_at_once_with_a_sentence_where_there_is_none(session: S
 class Receiver(http.server.BaseHTTPRequestHandler):
     """Refuses the first POST, then takes each."""
 
-    received: list[Any] = []
+    received: ClassVar[list[Any]] = []
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -231,7 +244,9 @@ class Receiver(http.server.BaseHTTPRequestHandler):
         """Says nothing."""
 
 
-def test_the_callback_is_tried_again_until_it_is_taken_and_then_not_again(session: Session, hello: str, fresh: str) -> None:
+def test_the_callback_is_tried_again_until_it_is_taken_and_then_not_again(
+    session: Session, hello: str, fresh: str
+) -> None:
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Receiver)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     data = session.put(f"{fresh}/in/a.txt")
