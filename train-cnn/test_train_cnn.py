@@ -550,3 +550,32 @@ def test_a_checkpoint_without_resume_is_refused(work, run):
     (work / "input" / "checkpoint").mkdir()
     assert run(work).returncode == 1
     assert "input port 'checkpoint': expected it with resume 'yes', found resume 'no'" in reason(work)
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"no archive", "checkpoint.npz: expected a checkpoint that train-cnn wrote, found: "),
+        (None, "checkpoint.npz: expected a checkpoint of this training, found other X.npz"),
+    ],
+    ids=["damaged", "of other images"],
+)
+def test_a_checkpoint_that_does_not_fit_is_refused(work, run, content, sentence, other_checkpoint):
+    put_images(work)
+    put_labels(work)
+    put_ports(work, resume="yes")
+    (work / "input" / "checkpoint").mkdir()
+    (work / "input" / "checkpoint" / "checkpoint.npz").write_bytes(content or other_checkpoint)
+    assert run(work).returncode == 1
+    assert sentence in reason(work)
+
+
+@pytest.fixture(scope="module")
+def other_checkpoint(container, folder):
+    """A checkpoint of a training on the sample images, cut after its fifth epoch."""
+    engine, name = container
+    work = new_work(folder, "cut")
+    put_samples(work, validation_split="0")
+    command = KILL_AFTER_EPOCH_5.format(script=SCRIPT, run="cut")
+    subprocess.run([engine, "exec", "--env", "GBDX_WORK_DIR=/runs/cut", name, "sh", "-c", command], check=True)
+    return (trained(work) / "checkpoint.npz").read_bytes()

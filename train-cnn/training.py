@@ -3,6 +3,7 @@
 import json
 import os
 import time
+import zipfile
 
 import compute_device
 import numpy as np
@@ -143,15 +144,20 @@ def save_checkpoint(path, history, best, state, fingerprint):
 
 
 def load_checkpoint(path, fingerprint):
-    """(history, best, state) of a checkpoint. ValueError when it is another training's."""
-    with np.load(path) as arrays:
+    """(history, best, state) of a checkpoint. ValueError when it is damaged or another training's."""
+    try:
+        with np.load(path) as file:
+            arrays = {name: file[name] for name in file.files}
         record = json.loads(str(arrays["record"]))
-        differing = sorted(key for key in fingerprint if record["fingerprint"].get(key) != fingerprint[key])
-        if differing:
-            raise ValueError(
-                f"{os.path.basename(path)}: expected a checkpoint of this training, found other {', '.join(differing)}"
-            )
-        state, best = (
-            [arrays[name] for name in sorted(arrays) if name.startswith(kind)] for kind in ("state_", "best_")
-        )
+    except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{CHECKPOINT}: expected a checkpoint that train-cnn wrote, found: {error}") from None
+    return parts_of(arrays, record, fingerprint)
+
+
+def parts_of(arrays, record, fingerprint):
+    """(history, best, state) out of a checkpoint's arrays and its record."""
+    differing = sorted(key for key in fingerprint if record["fingerprint"].get(key) != fingerprint[key])
+    if differing:
+        raise ValueError(f"{CHECKPOINT}: expected a checkpoint of this training, found other {', '.join(differing)}")
+    state, best = ([arrays[name] for name in sorted(arrays) if name.startswith(kind)] for kind in ("state_", "best_"))
     return record["history"], {"epoch": record["best"], "weights": best} if best else None, state
