@@ -27,7 +27,10 @@ from gbdx_platform.workflow_objects import event_object, new_workflow, workflow_
 from gbdx_platform.workflow_request import RequestError, batch_requests, parsed, problems_of
 
 PAGE = Path(__file__).with_name("page.html")
-PAGE_POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'; frame-ancestors 'none'"
+PAGE_POLICY = (
+    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'; "
+    "frame-ancestors 'none'"
+)
 # What one answer holds at most of a list or a log.
 LONGEST_LIST = 1000
 LONGEST_LOG = 4 * 2**20

@@ -234,7 +234,7 @@ COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], list[tuple[str, d
         ("--key", {"help": "its key"}),
         ("--plain-http", {"action": "store_true", "help": "no TLS though the host is no loopback"}),
         ("--engine", {"choices": ["cwltool", "toil"]}),
-        ("--engine-argument", {"action": "append", "default": [], "help": "for toil: --engine-argument=--batchSystem=slurm"}),
+        ("--engine-argument", {"action": "append", "default": [], "help": "for toil: --engine-argument=--maxJobs=4"}),
     ]),
     "account": (account, [("name", {})]),
     "register": (register, [

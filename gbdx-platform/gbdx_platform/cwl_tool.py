@@ -172,7 +172,8 @@ def output_parameter(port: dict[str, Any], basename: str) -> Cwl:
     if is_string(port):
         key = json.dumps(port["name"])
         value = (
-            f"${{ try {{ var value = JSON.parse(self[0].contents)[{key}]; return value === undefined ? null : value; }} "
+            f"${{ try {{ var value = JSON.parse(self[0].contents)[{key}]; "
+            "return value === undefined ? null : value; } "
             "catch (error) { return null; } }"
         )
         binding = {"glob": "output/ports.json", "loadContents": True, "outputEval": value}

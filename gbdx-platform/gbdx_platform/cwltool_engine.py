@@ -6,6 +6,7 @@ points of extension: a tool class that judges and collects outputs, and a job cl
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -16,6 +17,7 @@ import threading
 from pathlib import Path
 from typing import IO, Any
 
+from cwl_utils.sandboxjs import get_js_engine
 from cwltool.command_line_tool import CommandLineTool
 from cwltool.context import LoadingContext, RuntimeContext
 from cwltool.docker import DockerCommandLineJob
@@ -204,5 +206,20 @@ def run(watch: Watch, settings: Settings) -> dict[str, Any]:
     document = watch.folder / "workflow.cwl.json"
     document.write_text(json.dumps(watch.plan.document), encoding="utf-8")
     process = load_tool(document.as_uri(), loading)
-    outputs, _ = MultithreadedJobExecutor().execute(process, watch.plan.job, context)
+    try:
+        outputs, _ = MultithreadedJobExecutor().execute(process, watch.plan.job, context)
+    finally:
+        end_node()
     return outputs or {}
+
+
+def end_node() -> None:
+    """Ends the node processes of this thread: cwl-utils keeps one for each thread that evaluates, past its end."""
+    engine = get_js_engine()
+    started: dict[Any, subprocess.Popen[str]] = getattr(engine.localdata, "procs", {})
+    for process in started.values():
+        process.kill()
+        process.communicate()
+        with contextlib.suppress(ValueError):
+            engine.processes_to_kill.remove(process)
+    started.clear()

@@ -1,7 +1,8 @@
 """Definitions and workflows as documents that stand alone: CWL, and OGC Earth Observation Application Packages.
 
 The package (OGC 20-089) is for servers that refuse `dockerOutputDirectory`: absolute entries below /mnt/work, and a
-small `sh` around the command that brings outputs to the working directory and turns a status of "failed" into an exit code.
+small `sh` around the command, which brings outputs to the working directory and turns a status of "failed" into an
+exit code.
 """
 
 from __future__ import annotations

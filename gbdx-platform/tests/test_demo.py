@@ -44,7 +44,8 @@ def test_the_command_line_goes_the_whole_way(service: Service, session: Session,
                 [port("data")],
                 [port("out")],
                 script(
-                    "print('here'); os.makedirs(work + 'output/out')\nopen(work + 'output/out/n.txt', 'w').write(str(os.listdir(work + 'input/data')))"
+                    "print('here'); os.makedirs(work + 'output/out')\n"
+                    "open(work + 'output/out/n.txt', 'w').write(str(os.listdir(work + 'input/data')))"
                 ),
             )
         )
@@ -110,6 +111,21 @@ def test_temporary_folders_of_runs_are_gone_when_their_workflows_are(
         subprocess.run(["sleep", "0.1"], check=True)
     assert not folder.exists()
     assert [path.name for path in (service.state / "logs" / found["id"]).iterdir()] == ["hello"]
+
+
+def test_no_process_of_a_workflow_is_left_in_the_service(service: Service, session: Session, fresh: str) -> None:
+    session.register(definition(fresh, [port("a", "string")], [port("b", "string")], script("strings['b'] = 'B'")))
+    found = session.run(task("one", fresh, {"a": "x"}), task("two", fresh, {"a": ("one:b",)}))
+    while (service.state / "runs" / found["id"]).exists():
+        subprocess.run(["sleep", "0.1"], check=True)
+    assert service.process is not None
+    listed = subprocess.run(
+        ["ps", "--no-headers", "-o", "comm", "--ppid", str(service.process.pid)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert set(listed.stdout.split()) <= {"weed", "docker", "podman"}
 
 
 @pytest.mark.parametrize("path", sorted((PLATFORM / "examples").glob("*.json")), ids=lambda path: path.stem)

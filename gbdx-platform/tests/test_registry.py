@@ -55,7 +55,11 @@ def test_all_errors_of_a_definition_come_at_once_with_key_expected_and_found(ses
     answer = session.http.post(f"{API}/tasks", json=asked)
     assert answer.status_code == 400
     assert answer.json()["errors"] == [
-        {"key": "containerDescriptors[0].type", "expected": 'one of "DOCKER", "GPUDOCKER", "AMI", "TASK_DRIVER"', "found": '"PODMAN"'},
+        {
+            "key": "containerDescriptors[0].type",
+            "expected": 'one of "DOCKER", "GPUDOCKER", "AMI", "TASK_DRIVER"',
+            "found": '"PODMAN"',
+        },
         {"key": "inputPortDescriptors[0].type", "expected": 'one of "string", "directory"', "found": '"number"'},
         {"key": "properties.timeout", "expected": "an integer from 0 to 172800", "found": "172801"},
     ]  # fmt: skip
