@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from sound_inputs import TEXTS
+from training_inputs import check_training_inputs
 
 GENERATOR = Path(__file__).parent.parent / "make_test_inputs.py"
 PARCELS, TRAINED = 400, 250
@@ -20,7 +21,6 @@ FLOORS = {"accuracy": 0.94, "precision": 0.92, "recall": 0.93}
 def scores(request, tmp_path_factory):
     """Out-of-bag metrics of the training parcels, and accuracy, precision and recall of the others."""
     from rf_pool_classifier import measure, out_of_bag, train
-    from training_inputs import check_training_inputs
 
     folder = tmp_path_factory.mktemp(f"strip{request.param}")
     command = [sys.executable, str(GENERATOR), str(folder), "--parcels", str(PARCELS), "--seed", str(request.param)]

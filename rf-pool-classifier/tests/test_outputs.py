@@ -198,6 +198,12 @@ def three_by_three(tmp_path, name):
     return inputs
 
 
+def measured(inputs):
+    from rf_pool_classifier import measure
+
+    return measure(inputs.check())
+
+
 @pytest.mark.parametrize(
     ("texts", "ratio"),
     [
@@ -208,11 +214,9 @@ def three_by_three(tmp_path, name):
     ids=["centres", "all touched", "whole window"],
 )
 def test_a_polygon_has_the_pixels_whose_centre_it_holds_unless_asked_otherwise(tmp_path, texts, ratio):
-    from rf_pool_classifier import measure
-
     inputs = three_by_three(tmp_path, "input")
     inputs.texts.update(texts)
-    values, polygons = measure(inputs.check())
+    values, polygons = measured(inputs)
     assert len(polygons) == 24
     assert values[:, 0] == pytest.approx(np.full(24, ratio), abs=1e-6)
 
@@ -221,9 +225,8 @@ def test_features_are_those_of_rasterio_mask_polygon_by_polygon(inputs):
     import rasterio.mask
     from mltools.features import pool_basic
     from rasterio.warp import transform_geom
-    from rf_pool_classifier import measure
 
-    values, polygons = measure(inputs.check())
+    values, polygons = measured(inputs)
     with rasterio.open(inputs.image / "strip.tif") as source:
         for found, polygon in zip(values, polygons):
             shape = transform_geom("OGC:CRS84", source.crs, polygon["geometry"])
