@@ -1,5 +1,6 @@
 """The script as the platform runs it, on folders made here: what it writes, and that it is the same every time."""
 
+import importlib
 import json
 import os
 import pickle
@@ -14,6 +15,9 @@ import onnxruntime
 import pytest
 from onnx.reference import ReferenceEvaluator
 from sound_inputs import Inputs, in_degrees, ring_of, sample_pixels
+from training_inputs import Settings
+
+task = importlib.import_module("rf_pool_classifier")
 
 FILES = ["classifier.onnx", "classifier.pkl", "metrics.json", "report.html"]
 REPRODUCIBLE = ["classifier.onnx", "classifier.pkl"]
@@ -45,16 +49,22 @@ def written(folder, names):
     return {name: (folder / name).read_bytes() for name in names}
 
 
-def test_a_run_writes_the_four_files_and_says_what_it_does(inputs):
-    folder, done, status = run(inputs)
+@pytest.fixture(scope="module")
+def sound_run(tmp_path_factory):
+    """One run on the sound inputs."""
+    return run(Inputs(tmp_path_factory.mktemp("sound") / "input"))
+
+
+def test_a_run_writes_the_four_files_and_says_what_it_does(sound_run):
+    folder, done, status = sound_run
     assert (done.returncode, status, done.stderr) == (0, {"status": "success", "reason": ""}, "")
     assert sorted(path.name for path in folder.iterdir()) == FILES
     stages = ["inputs checked: 24 polygons", "features measured: 24 polygons", "forest of 100 trees", "written: "]
     assert [line[: len(stage)] for line, stage in zip(done.stdout.splitlines(), stages)] == stages
 
 
-def test_the_metrics_say_what_was_trained_on_and_how_well(inputs):
-    metrics = metrics_of(inputs)
+def test_the_metrics_say_what_was_trained_on_and_how_well(sound_run):
+    metrics = json.loads((sound_run[0] / "metrics.json").read_text())
     assert metrics["classes"] == ["No swimming pool", "Swimming pool"]
     assert metrics["counts"] == {"No swimming pool": 12, "Swimming pool": 12}
     assert metrics["features"] == ["max_ratio_2_6", "max_ratio_3_6", "min_angle_pool", "min_angle_covered_pool"]
@@ -71,9 +81,8 @@ def test_the_metrics_say_what_was_trained_on_and_how_well(inputs):
     assert all(re.fullmatch("[0-9a-f]{64}", entry["sha256"]) for entry in metrics["inputs"])
 
 
-def test_the_same_seed_gives_the_same_bytes_in_any_order_of_the_features_and_on_one_core(inputs):
-    folder, *_ = run(inputs)
-    first = written(folder, REPRODUCIBLE)
+def test_the_same_seed_gives_the_same_bytes_in_any_order_of_the_features_and_on_one_core(sound_run, inputs):
+    first = written(sound_run[0], REPRODUCIBLE)
     random.Random(4).shuffle(inputs.features)
     inputs.write_geojson()
     folder, *_ = run(inputs, OMP_NUM_THREADS="1", LOKY_MAX_CPU_COUNT="1")
@@ -83,30 +92,24 @@ def test_the_same_seed_gives_the_same_bytes_in_any_order_of_the_features_and_on_
     assert all(content != first[name] for name, content in written(folder, REPRODUCIBLE).items())
 
 
-@pytest.mark.parametrize("class_names", ["No swimming pool,Swimming pool", "roof,grass,water"])
-@pytest.mark.parametrize("trees", ["1", "10"])
-def test_pickle_onnx_runtime_and_onnx_reference_agree(inputs, class_names, trees):
-    names = class_names.split(",")
-    for number, feature in enumerate(inputs.features):
-        feature["properties"]["class_name"] = names[number % len(names)]
-    inputs.write_geojson()
-    inputs.texts.update(n_estimators=trees, class_names=class_names)
-    folder, *_ = run(inputs)
-    with open(folder / "classifier.pkl", "rb") as file:
-        forest = pickle.load(file)
-    assert (type(forest).__name__, len(forest.estimators_)) == ("RandomForestClassifier", int(trees))
-    values = np.random.default_rng(2).uniform(-1, 1.5, (500, 4)).astype(np.float32)
-    path = str(folder / "classifier.onnx")
-    sessions = onnxruntime.InferenceSession(path), ReferenceEvaluator(path)
-    for session in sessions:
+@pytest.mark.parametrize("names", [("No swimming pool", "Swimming pool"), ("grass", "roof", "water")])
+@pytest.mark.parametrize("trees", [1, 10])
+def test_pickle_onnx_runtime_and_onnx_reference_agree(names, trees):
+    random_numbers = np.random.default_rng(2)
+    labels = np.array(names)[random_numbers.integers(0, len(names), 60)]
+    settings = Settings(n_estimators=trees, seed=0, class_names=names, all_touched=False, features="pool_basic")
+    forest = task.train(random_numbers.uniform(-1, 1.5, (60, 4)), labels, settings)
+    metrics = {"task": "t", "classes": names, "features": [], "settings": settings._asdict()}
+    content = task.to_onnx(pickle.loads(pickle.dumps(forest)), metrics)
+    values = random_numbers.uniform(-1, 1.5, (500, 4)).astype(np.float32)
+    for session in (onnxruntime.InferenceSession(content), ReferenceEvaluator(content)):
         labels, shares = session.run(None, {"features": values})
         assert np.asarray(labels).tolist() == forest.predict(values).tolist()
         assert np.abs(shares - forest.predict_proba(values)).max() < 1e-6
 
 
-def test_the_onnx_file_says_what_it_expects(inputs):
-    folder, *_ = run(inputs)
-    facts = json.loads(onnx.load(folder / "classifier.onnx").metadata_props[0].value)
+def test_the_onnx_file_says_what_it_expects(sound_run):
+    facts = json.loads(onnx.load(sound_run[0] / "classifier.onnx").metadata_props[0].value)
     assert facts["task"] == "rf-pool-classifier"
     assert facts["bands"] == 8
     assert facts["classes"] == ["No swimming pool", "Swimming pool"]
@@ -198,12 +201,6 @@ def three_by_three(tmp_path, name):
     return inputs
 
 
-def measured(inputs):
-    from rf_pool_classifier import measure
-
-    return measure(inputs.check())
-
-
 @pytest.mark.parametrize(
     ("texts", "ratio"),
     [
@@ -216,7 +213,7 @@ def measured(inputs):
 def test_a_polygon_has_the_pixels_whose_centre_it_holds_unless_asked_otherwise(tmp_path, texts, ratio):
     inputs = three_by_three(tmp_path, "input")
     inputs.texts.update(texts)
-    values, polygons = measured(inputs)
+    values, polygons = task.measure(inputs.check())
     assert len(polygons) == 24
     assert values[:, 0] == pytest.approx(np.full(24, ratio), abs=1e-6)
 
@@ -226,7 +223,7 @@ def test_features_are_those_of_rasterio_mask_polygon_by_polygon(inputs):
     from mltools.features import pool_basic
     from rasterio.warp import transform_geom
 
-    values, polygons = measured(inputs)
+    values, polygons = task.measure(inputs.check())
     with rasterio.open(inputs.image / "strip.tif") as source:
         for found, polygon in zip(values, polygons):
             shape = transform_geom("OGC:CRS84", source.crs, polygon["geometry"])
