@@ -12,11 +12,6 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-import boto3
-from boto3.s3.transfer import TransferConfig
-from botocore.config import Config
-
-TRANSFER = TransferConfig(max_concurrency=4)
 PARALLEL = 8
 
 
@@ -70,6 +65,12 @@ class Storage:
     """One account of object storage. endpoint None: as boto3's environment says."""
 
     def __init__(self, bucket: str, file_roots: tuple[Path, ...] = (), **client: Any) -> None:
+        # Here, because boto3 takes half a second to import, which most commands need not spend.
+        import boto3
+        from boto3.s3.transfer import TransferConfig
+        from botocore.config import Config
+
+        self.transfer = TransferConfig(max_concurrency=4)
         settings = Config(
             retries={"max_attempts": 3, "mode": "standard"},
             connect_timeout=5,
@@ -116,7 +117,7 @@ class Storage:
 
         def one(key: str) -> None:
             paths[key].parent.mkdir(parents=True, exist_ok=True)
-            self.client.download_file(place.bucket, key, str(paths[key]), Config=TRANSFER)
+            self.client.download_file(place.bucket, key, str(paths[key]), Config=self.transfer)
 
         try:
             with ThreadPoolExecutor(PARALLEL) as pool:
@@ -164,7 +165,7 @@ class Storage:
         ]
 
         def one(name: str) -> None:
-            self.client.upload_file(str(folder / name), self.bucket, f"{prefix}/{name}", Config=TRANSFER)
+            self.client.upload_file(str(folder / name), self.bucket, f"{prefix}/{name}", Config=self.transfer)
 
         with ThreadPoolExecutor(PARALLEL) as pool:
             list(pool.map(one, names))
