@@ -9,7 +9,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv/bin/python
 .DEFAULT_GOAL := help
-.PHONY: help build run shell container-test test lint sync new clean bench push
+.PHONY: help build run shell container-test test lint sync new clean bench push test-theano register demo
 .SILENT:
 
 ##@ Every day
@@ -45,13 +45,22 @@ container-test: .venv/installed ## test the images in real containers: TASK= (de
 test: lint ## everything that a fresh machine can run; installs what it needs
 	ci/test.sh
 
-bench: ## what a run costs over the bare engine: TASK= (default: hello-gbdx)
-	$(PYTHON) ci/bench_run_overhead.py
+test-theano: .venv/installed ## the tests of the Theano layer, which takes minutes to build
+	DEVICE=cpu $(VENV) -m pytest -m theano
+
+bench: ## a task's benchmark, or what a run costs over the bare engine: TASK= (default: hello-gbdx), ROUNDS=
+	ci/bench.sh
 
 ##@ Publish
 push: ## test, then push to REGISTRY=host/path under version and commit: TASK= (default: all)
 	$(MAKE) --no-print-directory container-test REGISTRY=localhost TAG=dev
 	$(PYTHON) ci/push_images.py $${TASK:+"$$TASK"}
+
+register: ## register a task with the platform at GBDX_URL: TASK=
+	gbdx-platform/register.sh "$$TASK"
+
+demo: ## the platform from end to end: start, register, run a chain of two tasks, fetch the result, stop
+	gbdx-platform/demo.sh
 
 ##@ Tidy up
 clean: ## remove built images, stopped containers and the tools' environment; runs/ stays

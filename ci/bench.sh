@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# `make bench`: a task's own benchmark_*.py, run in its image, or, where it has none, what a run costs over the engine.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+python=${PYTHON:-python3}
+task=${TASK:-hello-gbdx}
+
+shopt -s nullglob
+scripts=("$task"/benchmark_*.py)
+if [ ${#scripts[@]} -eq 0 ]; then
+    exec "$python" ci/bench_run_overhead.py
+fi
+engine=$(ci/engine.sh)
+"$python" ci/build_images.py "$task"
+exec "$engine" run --rm --init --network none --tmpfs /tmp:exec --env HOME=/tmp --env DEVICE="${DEVICE:-cpu}" \
+    --volume "$PWD/$task:/$task:ro" --workdir / "${REGISTRY:-localhost}/$task:${TAG:-dev}" python "/${scripts[0]}" ${ROUNDS:+--rounds "$ROUNDS"}
