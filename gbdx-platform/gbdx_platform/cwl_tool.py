@@ -288,7 +288,9 @@ def tool(
 
 
 def without_record(document: Cwl) -> Cwl:
-    """The tool with types only: what runs it knows where outputs lie and what they are worth."""
+    """The tool with types only: what runs it makes output/, knows where outputs lie and what they are worth."""
+    work = document["requirements"]["InitialWorkDirRequirement"]
+    work["listing"] = [entry for entry in work["listing"] if not (isinstance(entry, dict) and entry.get("writable"))]
     for key in ("successCodes", "stdout", "stderr", "label", "doc"):
         document.pop(key)
     for key in ("inputs", "outputs"):
@@ -298,7 +300,9 @@ def without_record(document: Cwl) -> Cwl:
 
 
 def escaped(word: str) -> str:
-    """A word of a command in which CWL finds no expression."""
+    """A word of a command in which CWL finds no expression; without a dollar it is taken as it stands."""
+    if "$(" not in word and "${" not in word:
+        return word
     return word.replace("\\", "\\\\").replace("$(", "\\$(").replace("${", "\\${")
 
 

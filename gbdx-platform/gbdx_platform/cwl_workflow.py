@@ -6,6 +6,7 @@ the tasks that it waits for succeeded; a skipped one is what GBDX calls canceled
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +16,7 @@ from gbdx_platform.cwl_tool import (
     STATUS,
     Cwl,
     cwl_ids,
+    escaped,
     input_ports,
     is_string,
     member_definition,
@@ -119,6 +121,8 @@ def step_document(step: Step, step_id: str, wiring: Cwl, waits: list[str], bare:
     """A step: its tool, where its inputs come from, and the condition on the tasks that it waits for."""
     run = tool(step.special, step.image, step.timeout, step.own_command, f"{step_id}.", step.domain, bare)
     run["id"] = f"{step_id}-tool"
+    if bare:
+        write_constants(run, step)
     for key in ("cwlVersion", "$namespaces", "gbdx:definition"):
         run.pop(key)
     _, outs = port_ids(step.special)
@@ -132,6 +136,17 @@ def step_document(step: Step, step_id: str, wiring: Cwl, waits: list[str], bare:
         condition = " && ".join(f'inputs["{gate}"] === "success"' for gate in gates)
         document["when"] = f"$({condition})"
     return document
+
+
+def write_constants(run: Cwl, step: Step) -> None:
+    """Writes input/ports.json as it will be, where no task feeds it: an expression would cost a process of node."""
+    strings = {port["name"] for port in input_ports(step.special) if is_string(port)}
+    given = [entry for entry in step.request.get("inputs") or [] if entry["name"] in strings]
+    if any(entry.get("source") for entry in given):
+        return
+    for entry in run["requirements"]["InitialWorkDirRequirement"]["listing"]:
+        if isinstance(entry, dict) and entry["entryname"] == "input/ports.json":
+            entry["entry"] = escaped(json.dumps({one["name"]: one["value"] for one in given}))
 
 
 def workflow_outputs(steps: list[Step], ids: dict[str, str], bare: bool) -> Cwl:

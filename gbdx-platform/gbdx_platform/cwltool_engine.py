@@ -109,6 +109,7 @@ class TaskJob(DockerCommandLineJob):
         assert self.generatemapper is not None
         volumes: list[str] = []
         self.add_volumes(self.generatemapper, volumes, context.tmpdir_prefix, None, True)
+        (Path(self.outdir) / "output").mkdir()
         give(Path(self.outdir))
         return [*containers.mount(os.path.realpath(self.outdir), self.builder.outdir, False), *volumes]
 

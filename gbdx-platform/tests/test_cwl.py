@@ -51,6 +51,14 @@ def test_dollars_and_backslashes_of_a_command_are_no_expressions(session: Sessio
     assert printed == '$(inputs) ${x} \\ \\$(y) "quoted"\n', found
 
 
+@pytest.mark.parametrize("text", ["C:\\new \\\\ path", "$(inputs) ${x} \\ \\$(y)", '"quoted" größe\n\t', ""])
+def test_a_string_input_reaches_the_task_as_it_is(session: Session, fresh: str, text: str) -> None:
+    same = "strings['b'] = json.load(open(work + 'input/ports.json'))['a']; assert len('a\\\\b') == 3"
+    session.register(definition(fresh, [port("a", "string")], [port("b", "string")], script(same)))
+    found = session.run(task("one", fresh, {"a": text}), task("two", fresh, {"a": ("one:b",)}))
+    assert [one["outputs"][0]["value"] for one in found["tasks"]] == [text, text], found
+
+
 def test_names_of_ports_may_be_any_and_an_input_and_an_output_may_share_one(session: Session, fresh: str) -> None:
     text = "strings['größe #1'] = json.load(open(work + 'input/ports.json'))['größe #1'] + '!'"
     session.register(definition(fresh, [port("größe #1", "string")], [port("größe #1", "string")], script(text)))
