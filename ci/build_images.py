@@ -27,6 +27,7 @@ from image_graph import (
     GraphError,
     Image,
     declared_arguments,
+    ignored_by_git,
     lineage,
     read_graph,
     source_hash,
@@ -146,7 +147,12 @@ def base_digest(engine: str, base: str) -> str:
 
 def copy_context(folder: Path, context: Path, moment: int) -> None:
     """A copy of an image folder that is the same for every checkout: git keeps no times, and few permission bits."""
-    shutil.copytree(folder, context, symlinks=True, ignore=shutil.ignore_patterns(*NOT_IN_IMAGES))
+    ignored = ignored_by_git(folder)
+
+    def left_out(current: str, names: list[str]) -> list[str]:
+        return [name for name in names if name in NOT_IN_IMAGES or Path(current, name) in ignored]
+
+    shutil.copytree(folder, context, symlinks=True, ignore=left_out)
     for path in [*sorted(context.rglob("*")), context]:
         if not path.is_symlink():
             path.chmod(0o755 if path.is_dir() or os.access(path, os.X_OK) else 0o644)

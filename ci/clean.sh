@@ -9,6 +9,7 @@ if [ -r .make/engine ]; then
     "$engine" ps --all --quiet --filter label=gbdx.task | xargs -r "$engine" rm --force >/dev/null
     python3 ci/image_graph.py list | while read -r name; do
         "$engine" images --format '{{.Repository}}:{{.Tag}}' "$registry/$name"
+        [ "$registry" = localhost ] || "$engine" images --format '{{.Repository}}:{{.Tag}}' "localhost/$name"
     done | xargs -r "$engine" rmi --force >/dev/null
 fi
 rm -rf .venv .make .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -167,13 +167,22 @@ def lineage(name: str, images: dict[str, Image]) -> list[Image]:
     return [image for image in images.values() if image.name in needed]
 
 
+def ignored_by_git(folder: Path) -> set[Path]:
+    """Files and folders that git would not take, such as what a compiler left: a clone doesn't have them either."""
+    command = ["git", "-C", str(folder), "ls-files", "-z", "--others", "--ignored", "--exclude-standard", "--directory"]
+    listed = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    return {folder / name for name in listed.split("\0") if name}
+
+
 def source_files(folder: Path) -> list[Path]:
     """The files of an image folder that can get into the image, sorted; documents and tests can't."""
     files = (path for path in sorted(folder.rglob("*")) if path.is_file() or path.is_symlink())
+    ignored = ignored_by_git(folder)
     return [
         path
         for path in files
-        if not any(part in NOT_IN_IMAGES for part in path.relative_to(folder).parts[:-1])
+        if ignored.isdisjoint((path, *path.parents))
+        and not any(part in NOT_IN_IMAGES for part in path.relative_to(folder).parts[:-1])
         and path.name not in ("README.md", ".DS_Store")
         and not (path.name.startswith("test_") and path.suffix == ".py")
     ]
