@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# `make bench`: a task's own benchmark_*.py, run in its image, or, where it has none, what a run costs over the engine.
+# `make bench`: a task's own bench.sh, or its benchmark_*.py in its image, or what a run costs over the engine's own.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-python3}
 task=${TASK:-hello-gbdx}
 
+[ ! -x "$task/bench.sh" ] || exec "$task/bench.sh"
 shopt -s nullglob
 scripts=("$task"/benchmark_*.py)
 if [ ${#scripts[@]} -eq 0 ]; then

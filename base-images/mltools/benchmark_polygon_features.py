@@ -161,6 +161,8 @@ def by_gdal(image, geometries):
         x0, y0 = max(0, int(np.floor(corners[0][0]))), max(0, int(np.floor(corners[0][1])))
         x1 = min(source.RasterXSize, int(np.ceil(corners[1][0])))
         y1 = min(source.RasterYSize, int(np.ceil(corners[1][1])))
+        if x1 <= x0 or y1 <= y0:  # it lies outside the image
+            return np.empty((8, 1, 1)), np.zeros((1, 1), dtype=bool)
         pixels = source.ReadAsArray(x0, y0, x1 - x0, y1 - y0)
         mask = memory.Create("", x1 - x0, y1 - y0, 1, gdal.GDT_Byte)
         a, b, c, d, e, f = source.GetGeoTransform()
