@@ -53,8 +53,12 @@ def console_sessions() -> list[tuple[Path, str, str]]:
 
 @pytest.mark.container
 @pytest.mark.parametrize(("document", "command", "output"), console_sessions())
-def test_a_command_prints_what_the_document_shows(engine: str, document: Path, command: str, output: str) -> None:
-    done = subprocess.run(command, shell=True, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False)
+def test_a_command_prints_what_the_document_shows(
+    engine: str, environment: dict[str, str], document: Path, command: str, output: str
+) -> None:
+    done = subprocess.run(
+        command, shell=True, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True, check=False
+    )
     assert done.returncode == 0
     assert re.fullmatch(loosely(output), done.stdout.strip())
 
