@@ -6,7 +6,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 gbdx-platform/install.sh >/dev/null
 python=gbdx-platform/.venv/bin/python
 "$python" -c 'import pytest' 2>/dev/null ||
-    "$python" -m pip install --quiet --require-hashes -r gbdx-platform/requirements.txt -r ci/requirements.txt
+    "$python" -m pip install --quiet --quiet --require-hashes -r gbdx-platform/requirements.txt -r ci/requirements.txt
 # One test keeps the service's state in a real PostgreSQL.
 if ! type -P initdb >/dev/null && ! ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 &&
     [[ $(id -u) == 0 ]] && type -P apt-get >/dev/null; then

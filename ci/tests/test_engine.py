@@ -61,11 +61,21 @@ def test_without_an_engine_and_without_root_it_says_what_to_do(copy: Path, folde
 
 @pytest.mark.container
 def test_the_answer_is_remembered_and_tried_again(engine: str, copy: Path, folder: Path) -> None:
-    assert run(copy, ENGINE=engine).stdout.strip() == engine
+    found = run(copy, ENGINE="").stdout.strip()
     stamp = folder / ".make" / "engine"
-    assert stamp.read_text().strip() == engine
+    assert stamp.read_text().strip() == found
+    assert Path(found).is_file()
     stamp.write_text("/no/such/engine\n")
-    assert run(copy, ENGINE=engine).stdout.strip() == engine
+    assert run(copy, ENGINE="").stdout.strip() == found
+
+
+@pytest.mark.container
+def test_an_engine_that_was_asked_for_once_is_not_taken_later(engine: str, copy: Path, folder: Path) -> None:
+    (folder / "bin").mkdir()
+    (folder / "bin" / "my-engine").symlink_to(engine)
+    path = f"{folder}/bin:{os.environ['PATH']}"
+    assert run(copy, ENGINE="my-engine", PATH=path).stdout.strip() == f"{folder}/bin/my-engine"
+    assert run(copy, ENGINE="", PATH=path).stdout.strip() != f"{folder}/bin/my-engine"
 
 
 def test_a_missing_engine_fails_the_container_tests_with_a_sentence_and_skips_none() -> None:

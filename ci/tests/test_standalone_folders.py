@@ -36,11 +36,7 @@ def clone(engine: str, tmp_path: Path) -> Iterator[Path]:
             (folder / line).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / line, folder / line)
     subprocess.run(["git", "init", "--quiet", folder], check=True)
-    (folder / ".venv" / "bin").mkdir(parents=True)
-    tools = Path(sys.executable).parent
-    for tool in tools.iterdir():
-        (folder / ".venv" / "bin" / tool.name).symlink_to(tool)
-    (folder / ".venv" / "installed").touch()
+    (folder / ".venv").symlink_to(sys.prefix)
     yield folder
     subprocess.run([engine, "rmi", "--force", "localhost/my-task:dev"], capture_output=True, check=False)
 
