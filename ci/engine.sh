@@ -60,7 +60,7 @@ remembered() {
 is_debian() { [ -r /etc/os-release ] && grep -Eq '^ID(_LIKE)?=.*(debian|ubuntu)' /etc/os-release && type -P apt-get >/dev/null; }
 
 install_docker() {
-    local packages=docker.io package
+    local packages=docker.io package output
     say "no working engine: installing Docker from the distribution's packages (takes about 20 seconds)"
     apt-get update -qq >&2 || say "apt-get update failed; trying with the package lists that are here"
     # Newer releases keep the client and the builder in packages of their own.
@@ -68,7 +68,8 @@ install_docker() {
         apt-cache show "$package" >/dev/null 2>&1 && packages="$packages $package"
     done
     # shellcheck disable=SC2086 # a list of words
-    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $packages iptables ca-certificates >/dev/null
+    output=$(DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+        $packages iptables ca-certificates 2>&1) || { tail -n 20 <<<"$output" >&2; return 1; }
 }
 
 wait_for() {
@@ -100,7 +101,7 @@ start_docker() {
         # shellcheck disable=SC2086 # a list of words
         setsid dockerd $flags >"$log" 2>&1 </dev/null &
         daemon=$!
-        wait_for "$cli" && { say "started dockerd $flags (log: $log)"; return 0; }
+        wait_for "$cli" && { say "started dockerd${flags:+ $flags} (log: $log)"; return 0; }
         kill "$daemon" 2>/dev/null || true
         wait "$daemon" 2>/dev/null || true
     done
