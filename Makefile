@@ -40,7 +40,7 @@ lint: .venv/installed ## check definitions, READMEs, code, Dockerfiles and scrip
 
 ##@ Test
 container-test: .venv/installed ## test the images in real containers: TASK= (default: all)
-	DEVICE=cpu $(VENV) -m pytest ci/tests/test_container_contract.py $${TASK:+--task "$$TASK"}
+	DEVICE=$${DEVICE:-cpu} $(VENV) -m pytest ci/tests/test_container_contract.py ci/tests/test_graphics_card.py $${TASK:+--task "$$TASK"}
 
 test: lint ## everything that a fresh machine can run; installs what it needs
 	ci/test.sh

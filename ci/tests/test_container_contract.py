@@ -17,6 +17,7 @@ from typing import Any
 import build_images
 import pytest
 import testinfra
+from card_options import card_options
 from image_graph import ROOT, task_folders
 from task_inputs import read_definition
 
@@ -25,6 +26,8 @@ pytestmark = pytest.mark.container
 OCI = "org.opencontainers.image."
 OCI_LABELS = ("title", "description", "version", "revision", "source", "licenses", "base.name", "base.digest")
 
+# GPU tasks run on the processor here; a runner with a card says DEVICE=gpu.
+DEVICE = os.environ.get("DEVICE") or "cpu"
 HARDENED = ("--init", "--read-only", "--network", "none", "--cap-drop", "ALL", "--security-opt", "no-new-privileges")
 
 
@@ -73,7 +76,7 @@ def tree_hash(folder: Path) -> dict[str, str]:
 
 def run(task: Path, output: Path) -> subprocess.CompletedProcess[str]:
     """One run on the task's own test inputs."""
-    environment = {**os.environ, "DEVICE": "cpu"}
+    environment = {**os.environ, "DEVICE": DEVICE}
     command = [sys.executable, ROOT / "ci" / "run_task.py", task.name, "--output", output]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
@@ -182,7 +185,8 @@ def test_any_uid_without_a_home_will_do(engine: str, image: str, task: Path, tmp
     (tmp_path / "output").mkdir()
     for folder in (tmp_path, tmp_path / "output"):
         folder.chmod(0o777)
-    command = [engine, "run", "--rm", *HARDENED, "--user", "54321:54321", "--tmpfs", "/tmp:exec", "--env", "DEVICE=cpu"]
+    command = [engine, "run", "--rm", *HARDENED, "--user", "54321:54321", "--tmpfs", "/tmp:exec"]
+    command += card_options(engine, read_definition(task), DEVICE)
     command += ["--volume", f"{tmp_path}:/mnt/work", "--volume", f"{task}/test_inputs:/mnt/work/input:ro", image]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
