@@ -11,7 +11,9 @@ scripts=("$task"/benchmark_*.py)
 if [ ${#scripts[@]} -eq 0 ]; then
     exec "$python" ci/bench_run_overhead.py
 fi
+# On the processor unless a card is asked for: DEVICE=gpu.
+export DEVICE=${DEVICE:-cpu}
 engine=$(ci/engine.sh)
 "$python" ci/build_images.py "$task"
-exec "$engine" run --rm --init --network none --tmpfs /tmp:exec --env HOME=/tmp --env DEVICE="${DEVICE:-cpu}" \
+exec "$engine" run --rm --init --network none --tmpfs /tmp:exec --env HOME=/tmp --env DEVICE="$DEVICE" \
     --volume "$PWD/$task:/$task:ro" --workdir / "${REGISTRY:-localhost}/$task:${TAG:-dev}" python "/${scripts[0]}" ${ROUNDS:+--rounds "$ROUNDS"}
