@@ -253,13 +253,18 @@ def ensure_all(engine: str, needed: list[str], images: dict[str, Image], argumen
         build_done.result()
 
 
-def main(names: list[str]) -> int:
-    """Builds `names` (all tasks when there are none) and what they are built from."""
+def bring_up_to_date(engine: str, names: list[str]) -> None:
+    """Builds `names` (all tasks when there are none) and what they are built from, where that is missing or stale."""
     arguments = asked_arguments()
     images = read_graph(arguments=arguments)
     wanted = names or [name for name, image in images.items() if image.is_task]
     needed = {image.name for name in wanted for image in lineage(name, images)}
-    ensure_all(find_engine(), [name for name in images if name in needed], images, arguments)
+    ensure_all(engine, [name for name in images if name in needed], images, arguments)
+
+
+def main(names: list[str]) -> int:
+    """Finds an engine and brings the images up to date."""
+    bring_up_to_date(find_engine(), names)
     return 0
 
 

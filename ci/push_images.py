@@ -62,7 +62,7 @@ def version_of(image: Image) -> str:
 def built_from_commit(engine: str, image: Image, images: dict[str, Image]) -> str:
     """The image's reference in the engine's store, made new when it was built from uncommitted files."""
     source = build_images.reference(image.name)
-    arguments = {"REGISTRY": "localhost", "TAG": "dev"}
+    arguments = build_images.asked_arguments()
     template = '{{index .Config.Labels "org.opencontainers.image.revision"}}'
     command = [engine, "image", "inspect", "--format", template, source]
     if subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip().endswith("-dirty"):
@@ -106,7 +106,7 @@ def main(names: list[str]) -> int:
     registry = target_registry()
     # What is tested and pushed is the local build: the registry's name is only put before it.
     os.environ.update(REGISTRY="localhost", TAG="dev")
-    images = read_graph(arguments={"REGISTRY": "localhost", "TAG": "dev"})
+    images = read_graph(arguments=build_images.asked_arguments())
     wanted = names or [name for name, image in images.items() if image.is_task]
     for name in wanted:
         check(images[name], images)

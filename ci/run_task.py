@@ -32,7 +32,7 @@ from typing import Any
 
 import build_images
 from card_options import asked_device, card_problem
-from image_graph import ROOT, GraphError, lineage, read_graph, task_folders
+from image_graph import ROOT, GraphError, image_name, task_folders
 from task_container import (
     CONTAINER_UID,
     Run,
@@ -236,19 +236,11 @@ def image_id(engine: str, run: Run) -> str:
         build_images.BuildError: no such image, or it can't be built.
     """
     if not run.options.image:
-        arguments = build_images.asked_arguments()
-        images = read_graph(arguments=arguments)
-        for image in lineage(build_images_name(run), images):
-            build_images.ensure(engine, image.name, images, arguments)
+        build_images.bring_up_to_date(engine, [image_name(run.image)])
     found = build_images.image_ids(engine, run.image)[0]
     if found is None:
         raise build_images.BuildError(f"expected the image {run.image} in the engine's store, found none")
     return found
-
-
-def build_images_name(run: Run) -> str:
-    """The name of the image folder that a run's image is built from."""
-    return run.image.rsplit("/", 1)[-1].split(":")[0]
 
 
 @contextlib.contextmanager

@@ -19,12 +19,6 @@ from task_inputs import read_definition
 pytestmark = [pytest.mark.container, pytest.mark.gpu]
 
 TRAIN_CNN = ROOT / "train-cnn"
-LOOK_FOR_A_CARD = """
-import os, sys
-sys.path.insert(0, "ci")
-import pytest
-sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", "ci/tests/test_graphics_card.py", "-k", "trains_on_the_card"]))
-"""
 
 
 @pytest.fixture
@@ -46,7 +40,7 @@ def test_train_cnn_trains_on_the_card_and_proves_it(engine: str, card: None, tmp
 @pytest.mark.skipif(card_problem(read_definition(TRAIN_CNN), "gpu") == "", reason="this machine has a card")
 def test_a_required_card_that_is_missing_is_a_failure_with_a_sentence(engine: str) -> None:
     environment = {**os.environ, "REQUIRE_GPU": "1"}
-    command = [sys.executable, "-c", LOOK_FOR_A_CARD]
+    command = [sys.executable, "-m", "pytest", "-q", __file__, "-k", "trains_on_the_card"]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "train-cnn wants an NVIDIA card: expected" in done.stdout

@@ -6,7 +6,6 @@ The folder's Dockerfile has a stage `test`: the image with pytest and whatever e
 
 from __future__ import annotations
 
-import os
 import subprocess
 import tempfile
 from pathlib import Path
@@ -28,11 +27,10 @@ def build_test_stage(engine: str, name: str) -> str:
     assert build_images.main([name]) == 0
     image = read_graph()[name]
     tag = f"localhost/{name}:test"
-    arguments = {"REGISTRY": os.environ.get("REGISTRY") or "localhost", "TAG": os.environ.get("TAG") or "dev"}
     with tempfile.TemporaryDirectory() as workspace:
         context = Path(workspace) / name
         build_images.copy_context(image.folder, context, build_images.source_date_epoch(image.folder))
-        command = build_images.build_command(engine, image, [tag], arguments)
+        command = build_images.build_command(engine, image, [tag], build_images.asked_arguments())
         build_images.run_builder([*command, "--target", "test", str(context)], f"{name}, stage test")
     return tag
 
