@@ -1,18 +1,24 @@
 #!/bin/bash
 # Runs the platform's tests in its own environment, with the pytest of ci/requirements.txt: test.sh [pytest's arguments]
+# As root it installs what is missing of PostgreSQL's server programs and of the browser that looks at the page.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 gbdx-platform/install.sh >/dev/null
 python=gbdx-platform/.venv/bin/python
-"$python" -c 'import pytest' 2>/dev/null ||
-    "$python" -m pip install --quiet --quiet --require-hashes -r gbdx-platform/requirements.txt -r ci/requirements.txt
-# One test keeps the service's state in a real PostgreSQL.
-if ! type -P initdb >/dev/null && ! ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 &&
-    [[ $(id -u) == 0 ]] && type -P apt-get >/dev/null; then
-    echo "gbdx-platform: installing PostgreSQL's server programs for the tests" >&2
+locks=(gbdx-platform/requirements.txt ci/requirements.txt gbdx-platform/requirements-test.txt)
+stamp=gbdx-platform/.venv/tests-$(cat "${locks[@]}" | sha256sum | cut -c1-16)
+if [[ ! -e $stamp ]]; then
+    "$python" -m pip install --quiet --quiet --require-hashes "${locks[@]/#/--requirement=}"
+    touch "$stamp"
+fi
+missing=()
+type -P initdb >/dev/null || compgen -G "/usr/lib/postgresql/*/bin/initdb" >/dev/null || missing+=(postgresql)
+type -P chromedriver >/dev/null || missing+=(chromium chromium-driver)
+if [[ ${#missing[@]} -gt 0 && $(id -u) == 0 ]] && type -P apt-get >/dev/null; then
+    echo "gbdx-platform: installing ${missing[*]} for the tests" >&2
     apt-get update -qq >&2
-    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends postgresql >/dev/null
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 fi
 ENGINE=$(ci/engine.sh)
 export ENGINE
