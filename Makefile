@@ -1,6 +1,7 @@
 # One verb for each thing that a person does; what is longer than a line or two lives in ci/.
 # A value on the command line is passed on exactly as typed: neither make nor a shell reads it again.
-VARIABLES := TASK INPUT OUTPUT PORTS DEVICE BASE ENGINE REGISTRY TAG NAME FROM NETWORK MEMORY DISK ROUNDS POLYGONS GIGABYTES V
+VARIABLES := TASK INPUT OUTPUT PORTS DEVICE BASE ENGINE REGISTRY TAG NAME FROM NETWORK MEMORY DISK ROUNDS POLYGONS GIGABYTES V \
+  PLATFORM NO_CACHE REF
 $(foreach name,$(VARIABLES),$(if $(filter command environment,$(firstword $(origin $(name)))),\
   $(eval override $(name) := $$(value $(name)))))
 export $(VARIABLES)

@@ -2,14 +2,16 @@
 """Builds the images that are missing or out of date: ci/build_images.py NAME ... (none: every task's).
 
 Parents first. An image is up to date when the store holds the tag `src-<hash of its sources and its parents'>`, so that
-nothing is built twice, whatever the engine's cache holds. REGISTRY and TAG come from the environment (localhost, dev).
-Each image gets the standard OCI labels, and its task's definition as a label.
+nothing is built twice, whatever the engine's cache holds. REGISTRY and TAG come from the environment (localhost, dev),
+and so do NO_CACHE=1 (build all of it anew) and PLATFORM=linux/arm64 (for another processor, under a tag of its own).
+Each image gets the standard OCI labels, its task's definition as a label, and DEVICE and BASE where they were given.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -35,6 +37,9 @@ from image_graph import (
 
 LICENSE = "Apache-2.0"
 DEFINITION_LABEL = "gbdx.task.definition"
+# Build arguments that make another image of the same name. Given ones become labels, gbdx.build.device=cpu, which an
+# image inherits from its base: what a variant was built with can be read from it.
+VARIANTS = ("DEVICE", "BASE")
 
 ONE_AT_A_TIME = threading.Lock()
 
@@ -47,6 +52,7 @@ CA_FILES = (
 )
 # Builders know these arguments of old and keep them out of the image's history.
 PROXY_ARGUMENTS = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy")
+EMULATION = "an engine that runs that processor's programs (package qemu-user-static) and bases for it (Docker Hub)"
 
 
 class BuildError(RuntimeError):
@@ -73,13 +79,31 @@ def image_ids(engine: str, *references: str) -> list[str | None]:
 
 def asked_arguments() -> dict[str, str]:
     """The build arguments: REGISTRY and TAG, and DEVICE (gpu, cpu) and BASE when the environment has them."""
-    asked = {name: os.environ[name] for name in ("DEVICE", "BASE") if os.environ.get(name)}
-    return {"REGISTRY": os.environ.get("REGISTRY") or "localhost", "TAG": os.environ.get("TAG") or "dev", **asked}
+    asked = {name: os.environ[name] for name in VARIANTS if os.environ.get(name)}
+    return {"REGISTRY": os.environ.get("REGISTRY") or "localhost", "TAG": asked_tag(), **asked}
+
+
+def asked_platform() -> str:
+    """PLATFORM of the environment, such as linux/arm64; empty for the engine's own.
+
+    Raises:
+        BuildError: it is none.
+    """
+    platform = os.environ.get("PLATFORM") or ""
+    if platform and not re.fullmatch(r"linux/[a-z0-9]+(/v\d+)?", platform):
+        raise BuildError(f"PLATFORM: expected one such as linux/arm64, found {platform!r}")
+    return platform
+
+
+def asked_tag() -> str:
+    """TAG or `dev`; `dev-arm64` with PLATFORM=linux/arm64, so that images of two processors don't mix."""
+    tag, platform = os.environ.get("TAG") or "dev", asked_platform()
+    return "-".join([tag, *platform.split("/")[1:]])
 
 
 def default_tag(name: str) -> str:
-    """TAG or `dev`; `dev-theano` for an image whose Dockerfile leaves its base open, when BASE=theano is asked for."""
-    tag, base = os.environ.get("TAG") or "dev", os.environ.get("BASE")
+    """The asked tag; `dev-theano` for an image whose Dockerfile leaves its base open, when BASE=theano is asked for."""
+    tag, base = asked_tag(), os.environ.get("BASE")
     return f"{tag}-{base}" if base and "BASE" in declared_arguments(ROOT / name / "Dockerfile") else tag
 
 
@@ -118,8 +142,8 @@ def base_description(folder: Path) -> str:
     return first.lstrip("# ").rstrip() if first.startswith("#") else folder.name
 
 
-def labels(engine: str, image: Image) -> dict[str, str]:
-    """The OCI annotations of an image, and its task's definition."""
+def labels(engine: str, image: Image, arguments: dict[str, str]) -> dict[str, str]:
+    """The OCI annotations of an image, its task's definition, and the variant that it is."""
     definition = read_definition(image.folder)
     base = reference(image.parents[0]) if image.parents else (image.external or ("scratch",))[0]
     found = {
@@ -133,7 +157,8 @@ def labels(engine: str, image: Image) -> dict[str, str]:
         "base.digest": base_digest(engine, base),
     }
     oci = {f"org.opencontainers.image.{key}": value for key, value in found.items()}
-    return {**oci, **({DEFINITION_LABEL: json.dumps(definition)} if definition else {})}
+    variant = {f"gbdx.build.{name.lower()}": arguments[name] for name in VARIANTS if name in arguments}
+    return {**oci, **variant, **({DEFINITION_LABEL: json.dumps(definition)} if definition else {})}
 
 
 def base_digest(engine: str, base: str) -> str:
@@ -171,20 +196,28 @@ def build_command(engine: str, image: Image, tags: list[str], arguments: dict[st
     """The engine's build command for an image, but for the context."""
     declared = declared_arguments(image.folder / "Dockerfile")
     values = {name: value for name, value in arguments.items() if name in declared or name in ("REGISTRY", "TAG")}
-    values = {**values, "SOURCE_DATE_EPOCH": str(source_date_epoch(image.folder))}
+    platform = asked_platform()
     certificates = next((f for f in (os.environ.get("SSL_CERT_FILE") or "", *CA_FILES) if os.path.isfile(f)), None)
     return [
         *(engine, "build"),
         *(option for tag in tags for option in ("--tag", tag)),
-        *(option for pair in labels(engine, image).items() for option in ("--label", "=".join(pair))),
+        *(option for pair in labels(engine, image, values).items() for option in ("--label", "=".join(pair))),
         *(option for pair in values.items() for option in ("--build-arg", "=".join(pair))),
+        *("--build-arg", f"SOURCE_DATE_EPOCH={source_date_epoch(image.folder)}"),
+        *(("--platform", platform) if platform else ()),
+        *(("--no-cache",) if os.environ.get("NO_CACHE") else ()),
         *(option for name in PROXY_ARGUMENTS if name in os.environ for option in ("--build-arg", name)),
         *(("--secret", f"id=ca,src={certificates}") if certificates else ()),
     ]
 
 
 def fetch_external(engine: str, image: Image) -> None:
-    """Pulls, or makes, the foreign images that an image starts from; one at a time, as two may want the same."""
+    """Pulls, or makes, the foreign images that an image starts from; one at a time, as two may want the same.
+
+    For another platform the builder pulls them itself: a store may hold each name for one platform only.
+    """
+    if asked_platform():
+        return
     with ONE_AT_A_TIME:
         for base in image.external:
             if subprocess.run([ROOT / "ci" / "debian_base.sh", engine, base], check=False).returncode:
@@ -211,7 +244,8 @@ def run_builder(command: list[str], name: str) -> None:
     show_progress(name, "")
     if builder.returncode:
         print("".join(newest), file=sys.stderr)
-        raise BuildError(f"{name}: the build failed: see the lines above")
+        hint = f"; PLATFORM={asked_platform()} needs {EMULATION}" if asked_platform() else ""
+        raise BuildError(f"{name}: the build failed: see the lines above{hint}")
 
 
 def build(engine: str, image: Image, tags: list[str], arguments: dict[str, str]) -> None:
@@ -228,7 +262,7 @@ def ensure(engine: str, name: str, images: dict[str, Image], arguments: dict[str
     """Brings one image up to date: nothing to do, a tag to move, or a build."""
     current, wanted = reference(name, f"src-{source_hash(name, images, arguments)}"), reference(name)
     current_id, wanted_id = image_ids(engine, current, wanted)
-    if current_id is None:
+    if current_id is None or os.environ.get("NO_CACHE"):
         start = time.monotonic()
         build(engine, images[name], [current, wanted], arguments)
         print(f"built {wanted} in {time.monotonic() - start:.0f} s", file=sys.stderr)
