@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import sqlalchemy as sql
-from fastapi import Body, Depends, FastAPI, Form, Query, Request
+from fastapi import Body, Depends, Form, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 from fastapi.security import HTTPBearer
+from fastapi.staticfiles import StaticFiles
+from fastapi_offline import FastAPIOffline
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
@@ -26,10 +28,10 @@ from gbdx_platform.task_definition import Problem
 from gbdx_platform.workflow_objects import event_object, new_workflow, workflow_object
 from gbdx_platform.workflow_request import RequestError, batch_requests, parsed, problems_of
 
-PAGE = Path(__file__).with_name("page.html")
+PAGE = Path(__file__).with_name("page")
 PAGE_POLICY = (
-    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'; "
-    "frame-ancestors 'none'"
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 # What one answer holds at most of a list or a log.
 LONGEST_LIST = 1000
@@ -41,11 +43,12 @@ AnyJson = Annotated[Any, Body()]
 
 
 class Search(BaseModel):
-    """What workflows are looked for: submitted in the last hours, in a state or with an event."""
+    """What workflows are looked for: submitted in the last hours, in a state or with an event, the newest so many."""
 
     lookback_h: float = Field(default=24, ge=0, le=24 * 366 * 100)
     state: Text | None = None
     owner: Text | None = None
+    limit: int = Field(default=LONGEST_LIST, ge=1, le=LONGEST_LIST)
 
 
 def service_of(request: Request) -> tuple[Store, Runner, Settings]:
@@ -64,9 +67,11 @@ def account(request: Request, _: Annotated[Any, Depends(HTTPBearer(auto_error=Fa
 
 
 Account = Annotated[str, Depends(account)]
-app = FastAPI(
+# Offline: the page at /docs brings its scripts along, where FastAPI's own would load them from elsewhere.
+app = FastAPIOffline(
     title="gbdx-platform", version=__version__, description="Registers GBDX tasks and runs workflows of them."
 )
+app.mount("/page", StaticFiles(directory=PAGE))
 
 
 # --- errors and limits
@@ -121,6 +126,7 @@ async def limits(request: Request, call_next: Any) -> Response:
         return failure(400, "address: expected text without NUL")
     answer: Response = await call_next(request)
     answer.headers["X-Content-Type-Options"] = "nosniff"
+    answer.headers["Cache-Control"] = "no-cache"
     return answer
 
 
@@ -291,7 +297,7 @@ def search(request: Request, account: Account, search: Search) -> dict[str, Any]
     )
     if search.state:
         query = query.where((WORKFLOWS.c.state == search.state) | (WORKFLOWS.c.event == search.state))
-    rows = request.app.state.store.rows(query.order_by(WORKFLOWS.c.submitted.desc()).limit(LONGEST_LIST))
+    rows = request.app.state.store.rows(query.order_by(WORKFLOWS.c.submitted.desc()).limit(search.limit))
     return {"Workflows": [answer(request, row) for row in rows]}
 
 
@@ -414,4 +420,4 @@ def cancel_batch(request: Request, account: Account, batch: Text) -> Any:
 @app.get("/", include_in_schema=False)
 def page() -> HTMLResponse:
     """Tasks and workflows for people; it asks for a token and uses the interface above."""
-    return HTMLResponse(PAGE.read_text("utf-8"), headers={"Content-Security-Policy": PAGE_POLICY})
+    return HTMLResponse((PAGE / "index.html").read_text("utf-8"), headers={"Content-Security-Policy": PAGE_POLICY})
