@@ -68,13 +68,16 @@ def used_outputs(name: str, requests: list[dict[str, Any]]) -> list[str]:
     return list(dict.fromkeys([*own, *(source[1] for source in sources if source and source[0] == name)]))
 
 
-def plan(steps: list[Step], label: str = "workflow", bare: bool = False) -> Plan:
-    """The CWL workflow of a request that was found valid; bare as `tool` has it, and nothing but statuses come back."""
+def plan(steps: list[Step], label: str = "workflow", bare: bool = False, ids: dict[str, str] | None = None) -> Plan:
+    """The CWL workflow of a request that was found valid; bare as `tool` has it, and nothing but statuses come back.
+
+    ids: task name -> step id, where they are given already.
+    """
     requests = [step.request for step in steps]
     for step in steps:
         given = [entry["name"] for entry in step.request.get("inputs") or []]
         step.special = member_definition(step.definition, given, used_outputs(step.name, requests))
-    ids = cwl_ids([step.name for step in steps])
+    ids = ids or cwl_ids([step.name for step in steps])
     by_name = {step.name: step for step in steps}
     inputs: Cwl = {}
     job: dict[str, Any] = {}

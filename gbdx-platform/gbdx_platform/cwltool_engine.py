@@ -201,6 +201,8 @@ def run(watch: Watch, settings: Settings) -> dict[str, Any]:
             "tmpdir_prefix": f"{temporary}/tmp-",
             "tmp_outdir_prefix": f"{temporary}/out-",
             "compute_checksum": False,
+            # Outputs of finished tasks stay for a new start, until the workflow is complete.
+            "rm_tmpdir": False,
         }
     )
     context.gbdx_watch = watch  # type: ignore[attr-defined]

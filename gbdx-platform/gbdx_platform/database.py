@@ -10,6 +10,8 @@ import sqlalchemy as sql
 from sqlalchemy import JSON, Boolean, Column, Float, Index, Integer, String, Table, Text
 
 Row = dict[str, Any]
+# Workflows that are deleted in one transaction.
+MOST_FORGOTTEN = 500
 METADATA = sql.MetaData()
 
 ACCOUNTS = Table(
@@ -155,13 +157,35 @@ class Store:
         query = sql.select(WORKFLOW_TASKS).where(WORKFLOW_TASKS.c.workflow == workflow)
         return self.rows(query.order_by(WORKFLOW_TASKS.c.position))
 
-    def set_task(self, workflow: str, task: Row, state: str, event: str, note: str = "", **values: Any) -> None:
-        """A task's new state, with its event; what is complete stays as it is."""
+    def set_task(self, task: Row, state: str, event: str, note: str = "", again: bool = False, **values: Any) -> None:
+        """A task's new state, with its event; what is complete stays as it is, but for one that is to run `again`."""
         changed = {"state": state, "event": event, "note": note, **values}
-        update = WORKFLOW_TASKS.update().where(WORKFLOW_TASKS.c.id == task["id"], WORKFLOW_TASKS.c.state != "complete")
+        update = WORKFLOW_TASKS.update().where(WORKFLOW_TASKS.c.id == task["id"])
+        if not again:
+            update = update.where(WORKFLOW_TASKS.c.state != "complete")
         with self.engine.begin() as connection:
             if connection.execute(update.values(**changed)).rowcount:
-                connection.execute(event_of(workflow, task["name"], state, event, note))
+                connection.execute(event_of(task["workflow"], task["name"], state, event, note))
+
+    def starts(self, task: Row) -> int:
+        """How often a task was started."""
+        started = (EVENTS.c.workflow == task["workflow"], EVENTS.c.task == task["name"], EVENTS.c.event == "started")
+        return len(self.rows(sql.select(EVENTS.c.number).where(*started)))
+
+    def forget_workflows(self, oldest: float) -> list[str]:
+        """Deletes some workflows that were complete before a time, and batches without any; returns their ids."""
+        old = sql.select(WORKFLOWS.c.id).where(
+            WORKFLOWS.c.state == "complete", WORKFLOWS.c.called_back, WORKFLOWS.c.completed < oldest
+        )
+        ids = [row["id"] for row in self.rows(old.limit(MOST_FORGOTTEN))]
+        of_batch = sql.select(WORKFLOWS.c.id).where(WORKFLOWS.c.batch == BATCHES.c.id)
+        self.write(
+            EVENTS.delete().where(EVENTS.c.workflow.in_(ids)),
+            WORKFLOW_TASKS.delete().where(WORKFLOW_TASKS.c.workflow.in_(ids)),
+            WORKFLOWS.delete().where(WORKFLOWS.c.id.in_(ids)),
+            BATCHES.delete().where(BATCHES.c.submitted < oldest, ~of_batch.exists()),
+        )
+        return ids
 
     def set_workflow(self, workflow: str, state: str, event: str, **values: Any) -> None:
         """A workflow's new state; what is complete stays as it is."""

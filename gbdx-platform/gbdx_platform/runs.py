@@ -5,17 +5,21 @@ from __future__ import annotations
 import contextlib
 import json
 import subprocess
+import sys
 import threading
 import time
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sql
+from sqlalchemy.exc import OperationalError
 
 from gbdx_platform import containers, cwl_workflow
-from gbdx_platform.cwl_tool import timeout_of, wants_gpu
-from gbdx_platform.database import WORKFLOW_TASKS, WORKFLOWS, Row, Store, now
+from gbdx_platform.cwl_tool import cwl_ids, timeout_of, wants_gpu
+from gbdx_platform.database import WORKFLOWS, Row, Store, now
+from gbdx_platform.recovery import handed_on, made_inputs, runnable
 from gbdx_platform.settings import Settings
 from gbdx_platform.storage import Storage, StorageError
 from gbdx_platform.task_definition import container_properties
@@ -23,17 +27,37 @@ from gbdx_platform.task_verdict import Verdict, printable
 from gbdx_platform.verdicts import Watch
 from gbdx_platform.workflow_objects import workflow_object
 
-FETCH_TRIES = 3
+STORAGE_TRIES = 3
 CALLBACK_TRIES = 5
 LEFTOVER_SECONDS = 30
+# The dispatcher looks this often at what nobody told it, and waits this long for a database that is away.
+IDLE_SECONDS = 5
+FORGET_SECONDS = 3600
+# A task that was interrupted by the end of the service is started again, unless it seems to be the cause.
+MOST_STARTS = 10
 # The state of a run in the contract's words; all else is a failure, and its name stands in the note.
 EVENTS = {"success": "succeeded", "timedout": "timedout", "canceled": "canceled"}
-STOPPED = "the service was stopped while the workflow was running"
+INTERRUPTED = "the service was stopped; the task starts again"
 
 
 def remove_folder(folder: Path) -> None:
     """Removes what tasks wrote, folders among it that are too deep for Python's own tools."""
     subprocess.run(["rm", "-rf", "--", folder], check=False, capture_output=True)
+
+
+def remove_all_but(kept: list[Path], folder: Path) -> None:
+    """Removes what is below a folder, but for some folders in it."""
+    for path in folder.iterdir() if folder.is_dir() else ():
+        inside = [one for one in kept if one.is_relative_to(path)]
+        if not inside:
+            remove_folder(path)
+        elif path not in kept:
+            remove_all_but(inside, path)
+
+
+def complain(about: str, error: Exception) -> None:
+    """One line in the service's log."""
+    print(f"gbdx-platform: {about}: {printable(str(error) or repr(error))}", file=sys.stderr, flush=True)
 
 
 class Runner:
@@ -48,19 +72,17 @@ class Runner:
         self.dispatcher = threading.Thread(target=self.dispatch, name="dispatcher", daemon=True)
 
     def start(self) -> None:
-        """Ends truthfully what an earlier life of the service left running, then begins to work."""
+        """Lets what an earlier life of the service left running wait again, then begins to work."""
         containers.remove_leftovers(self.settings.service)
-        remove_folder(self.settings.state / "runs")
         for row in self.store.rows(sql.select(WORKFLOWS).where(WORKFLOWS.c.state == "running")):
-            self.end_unfinished(row, "failed", STOPPED)
-        for row in self.store.rows(
-            sql.select(WORKFLOWS).where(WORKFLOWS.c.state == "complete", ~WORKFLOWS.c.called_back)
-        ):
+            self.put_back(row)
+        query = sql.select(WORKFLOWS.c.id).where(WORKFLOWS.c.state == "complete", ~WORKFLOWS.c.called_back)
+        for row in self.store.rows(query):
             self.call_back(row["id"])
         self.dispatcher.start()
 
     def stop(self) -> None:
-        """Ends what is running, in a few seconds, and waits for it."""
+        """Interrupts what is running, in a few seconds, and waits for it."""
         self.stopping.set()
         self.wake.set()
         self.dispatcher.join()
@@ -79,69 +101,107 @@ class Runner:
 
     def dispatch(self) -> None:
         """The dispatcher's thread."""
-        born = now()
+        born, next_forget = now(), 0.0
         self.engine()
         while not self.stopping.is_set():
-            free = self.settings.workflows - len(self.running)
-            query = sql.select(WORKFLOWS.c.id).where(
-                WORKFLOWS.c.state == "pending", WORKFLOWS.c.id.not_in(list(self.running))
-            )
-            waiting = self.store.rows(query.order_by(WORKFLOWS.c.submitted).limit(free)) if free > 0 else []
-            for row in waiting:
-                thread = threading.Thread(target=self.live, args=(row["id"],), name=row["id"], daemon=True)
-                self.running[row["id"]] = thread
-                thread.start()
-            self.wake.wait(5)
+            try:
+                self.begin_waiting()
+                if now() >= next_forget:
+                    self.forget()
+                    next_forget = now() + FORGET_SECONDS
+            except OperationalError as error:
+                complain("the database can't be used, it is tried again", error)
+            self.wake.wait(IDLE_SECONDS)
             self.wake.clear()
             # A client of the engine that outlived a killed service may start its container a moment later.
             if now() - born < LEFTOVER_SECONDS:
                 containers.remove_leftovers(self.settings.service)
 
+    def begin_waiting(self) -> None:
+        """Gives threads to the workflows that have waited longest; a running one without a thread waits, too."""
+        free = self.settings.workflows - len(self.running)
+        if free <= 0:
+            return
+        query = sql.select(WORKFLOWS.c.id).where(
+            WORKFLOWS.c.state.in_(("pending", "running")), WORKFLOWS.c.id.not_in(list(self.running))
+        )
+        for row in self.store.rows(query.order_by(WORKFLOWS.c.submitted).limit(free)):
+            thread = threading.Thread(target=self.live, args=(row["id"],), name=row["id"], daemon=True)
+            self.running[row["id"]] = thread
+            thread.start()
+
+    def forget(self) -> None:
+        """Removes workflows that ended longer ago than the settings say, with their logs; what was persisted stays."""
+        oldest = now() - self.settings.keep_days * 24 * 3600
+        while forgotten := self.store.forget_workflows(oldest):
+            for workflow in forgotten:
+                remove_folder(self.settings.state / "logs" / workflow)
+                remove_folder(self.settings.state / "runs" / workflow)
+
     def live(self, workflow: str) -> None:
-        """One workflow from waiting to complete."""
-        folder = self.settings.state / "runs" / workflow
+        """One workflow from waiting to complete, or until the service stops."""
         row = self.store.workflow(workflow)
         assert row is not None
+        if row["canceling"]:
+            self.canceled.add(workflow)
         try:
-            self.run(row, folder)
+            self.run(row)
+            if self.stopping.is_set() and workflow not in self.canceled:
+                self.put_back(row)
+            else:
+                self.end_unfinished(row, "canceled" if self.ended(workflow) else "", self.why_ended(workflow))
+        except OperationalError as error:
+            complain(f"workflow {workflow}: the database can't be used, it is tried again", error)
+            self.stopping.wait(IDLE_SECONDS)
         except Exception as error:  # the note tells it; a workflow never stays running
             self.end_unfinished(row, "failed", f"the platform could not run it: {printable(str(error) or repr(error))}")
         finally:
-            remove_folder(folder)
             self.running.pop(workflow, None)
             self.canceled.discard(workflow)
             self.wake.set()
 
+    def put_back(self, row: Row) -> None:
+        """An interrupted workflow waits again; what it has finished stays finished."""
+        for task in self.store.tasks_of(row["id"]):
+            if task["state"] != "running":
+                continue
+            if self.store.starts(task) < MOST_STARTS:
+                self.store.set_task(task, "pending", "submitted", INTERRUPTED, started=None, container=None)
+            else:
+                self.store.set_task(task, "complete", "failed", f"the service ended while it ran, {MOST_STARTS} times")
+        self.store.set_workflow(row["id"], "pending", "submitted")
+
     # --- one workflow
 
-    def run(self, row: Row, folder: Path) -> None:
-        """Fetches, runs, and ends a workflow."""
-        workflow = row["id"]
+    def run(self, row: Row) -> None:
+        """Fetches and runs what a workflow's tasks have not done yet."""
+        workflow, folder = row["id"], self.settings.state / "runs" / row["id"]
         tasks = {task["name"]: task for task in self.store.tasks_of(workflow)}
-        steps = [self.step(task) for task in tasks.values()]
-        for task in tasks.values():
-            self.store.set_task(workflow, task, "pending", "scheduled")
+        names = runnable(tasks)
+        remove_all_but([Path(task["body"]["work"]) for task in tasks.values() if "work" in task["body"]], folder)
+        for name in names:
+            self.store.set_task(tasks[name], "pending", "scheduled", again=tasks[name]["state"] == "complete")
+        if not names:
+            return
         self.store.set_workflow(workflow, "pending", "scheduled")
+        steps = [self.step(tasks[name], handed_on(tasks[name], tasks, names)) for name in names]
         bare = self.settings.engine == "cwltool"
         if not bare:  # other machines have no ids of this one's images
             for step in steps:
                 step.image = container_properties(step.definition)["image"]
-        plan = cwl_workflow.plan(steps, row["name"], bare)
+        plan = cwl_workflow.plan(steps, row["name"], bare, cwl_ids(list(tasks)))
         faults = self.prepare(row, plan, folder)
         for name, note in faults.items():
-            self.store.set_task(workflow, tasks[name], "complete", "failed", note)
-        if faults or self.ended(workflow):
-            return self.end_unfinished(row, "canceled" if self.ended(workflow) else "failed", self.why_ended(workflow))
-        watch = self.watch(row, tasks, plan, folder)
-        self.engine().run(watch, self.settings)
-        self.end_unfinished(row, "canceled" if self.ended(workflow) else "", self.why_ended(workflow))
+            self.store.set_task(tasks[name], "complete", "failed", note)
+        if not faults and not self.ended(workflow):
+            self.engine().run(self.watch(row, tasks, plan, folder), self.settings)
 
-    def step(self, task: Row) -> cwl_workflow.Step:
-        """A task of the database as a step to run."""
+    def step(self, task: Row, request: dict[str, Any] | None = None) -> cwl_workflow.Step:
+        """A task of the database as a step to run; request: in place of its own."""
         body = task["body"]
         own = None if body["entrypoint"] else body["command"]
         return cwl_workflow.Step(
-            task["name"], body["definition"], body["request"], body["image_id"],
+            task["name"], body["definition"], request or body["request"], body["image_id"],
             body["request"].get("timeout") or timeout_of(body["definition"]), body["domain"], own,
         )  # fmt: skip
 
@@ -161,9 +221,7 @@ class Runner:
 
     def why_ended(self, workflow: str) -> str:
         """The note for tasks that didn't start."""
-        if workflow in self.canceled:
-            return "canceled by its owner"
-        return STOPPED if self.stopping.is_set() else "a task that it waits for did not succeed"
+        return "canceled by its owner" if workflow in self.canceled else "a task that it waits for did not succeed"
 
     def prepare(self, row: Row, plan: cwl_workflow.Plan, folder: Path) -> dict[str, str]:
         """Checks images and GPUs, fetches the inputs; returns the notes of the tasks that can't start."""
@@ -179,28 +237,31 @@ class Runner:
                 faults[step.name] = (
                     f"task {step.name!r}: expected a GPU (domain {step.domain}), found none on this machine"
                 )
+        made = {(step.name, port) for step in plan.steps.values() for port in made_inputs(step.request)}
         for number, (identifier, (task, port, url)) in enumerate(plan.folders.items()):
             if task in faults or self.ended(row["id"]):
                 continue
+            # The basename is the port's, so that no file of a user can name a folder here.
+            target = folder / "inputs" / str(number) / "input"
+            place = url if (task, port) in made else target.as_uri()
             try:
-                # The basename is the port's, so that no file of a user can name a folder here.
-                target = folder / "inputs" / str(number) / "input"
-                self.fetch(url, row["owner"], target, row["id"])
-                plan.job[identifier] = {"class": "Directory", "location": target.as_uri()}
+                if place != url:
+                    self.try_storage(row["id"], self.storage.fetch, url, row["owner"], target)
+                plan.job[identifier] = {"class": "Directory", "location": place}
             except Exception as error:
-                faults[task] = f"input port {port!r}: {printable(str(error))} ({FETCH_TRIES} tries)"
+                faults[task] = f"input port {port!r}: {printable(str(error))} ({STORAGE_TRIES} tries)"
         return faults
 
-    def fetch(self, url: str, owner: str, folder: Path, workflow: str) -> None:
+    def try_storage(self, workflow: str, function: Callable[..., Any], *arguments: Any) -> None:
         """Three tries, except where another try can't help."""
-        for attempt in range(FETCH_TRIES):
+        for attempt in range(STORAGE_TRIES):
             try:
-                self.storage.fetch(url, owner, folder)
+                function(*arguments)
                 return
             except StorageError:
                 raise
             except Exception:
-                if attempt == FETCH_TRIES - 1 or self.ended(workflow):
+                if attempt == STORAGE_TRIES - 1 or self.ended(workflow):
                     raise
                 time.sleep(attempt + 0.5)
 
@@ -211,16 +272,20 @@ class Runner:
         def started(name: str, container: str) -> None:
             # Together, so that no moment shows a running task in a workflow that waits.
             self.store.set_workflow(workflow, "running", "started")
-            self.store.set_task(workflow, tasks[name], "running", "started", started=now(), container=container)
+            self.store.set_task(tasks[name], "running", "started", started=now(), container=container)
 
         def finished(name: str, verdict: Verdict, work: Path | None, strings: dict[str, Any]) -> Verdict:
             if verdict.state == "canceled" and workflow not in self.canceled:
-                verdict = Verdict("failed", STOPPED)
+                return verdict  # the service stops; the task stays unfinished
+            task = tasks[name]
             if verdict.state == "success" and work:
-                verdict = self.keep(row, tasks[name], work, strings, verdict)
+                verdict = self.keep(row, task, work, verdict)
+                task["body"] |= {"work": str(work), "strings": strings}
+                for output in task["body"]["outputs"]:
+                    output["value"] = strings.get(output["name"])
             event = EVENTS.get(verdict.state, "failed")
             prefix = "" if verdict.state in (*EVENTS, "failed") else f"{verdict.state}: "
-            self.store.set_task(workflow, tasks[name], "complete", event, prefix + verdict.reason)
+            self.store.set_task(task, "complete", event, prefix + verdict.reason, body=task["body"])
             return verdict
 
         folder.mkdir(parents=True, exist_ok=True)
@@ -229,31 +294,29 @@ class Runner:
             started, finished, lambda: self.ended(workflow), self.slots, self.settings.service, plan, folder, logs
         )
 
-    def keep(self, row: Row, task: Row, work: Path, strings: dict[str, Any], verdict: Verdict) -> Verdict:
+    def keep(self, row: Row, task: Row, work: Path, verdict: Verdict) -> Verdict:
         """Persists a task's outputs at once, so that they stay whatever becomes of the others."""
-        try:
-            for output in task["body"]["outputs"]:
-                source = work / "output" / output["name"]
-                if output.get("persistLocation") and source.is_dir():
-                    self.storage.keep(source, f"{row['owner']}/{output['persistLocation']}")
-        except Exception as error:
-            return Verdict("failed", f"output port {output['name']!r} could not be kept: {printable(str(error))}")
-        if strings:
-            # The definition may have changed in the registry meanwhile, not here: the body is this task's own.
-            for output in task["body"]["outputs"]:
-                output["value"] = strings.get(output["name"], output.get("value"))
-            self.store.write(WORKFLOW_TASKS.update().where(WORKFLOW_TASKS.c.id == task["id"]).values(body=task["body"]))
+        for output in task["body"]["outputs"]:
+            source = work / "output" / output["name"]
+            if not output.get("persistLocation") or not source.is_dir():
+                continue
+            prefix = f"{row['owner']}/{output['persistLocation']}"
+            try:
+                self.try_storage(row["id"], self.storage.keep, source, prefix)
+            except Exception as error:
+                reason = f"{printable(str(error))} ({STORAGE_TRIES} tries)"
+                return Verdict("failed", f"output port {output['name']!r} could not be kept: {reason}")
         return verdict
 
     def end_unfinished(self, row: Row, event: str, note: str) -> None:
         """Completes the tasks that are not, and the workflow by what became of its tasks."""
         workflow = row["id"]
-        tasks = self.store.tasks_of(workflow)
-        for task in tasks:
-            if task["state"] == "running":
-                self.store.set_task(workflow, task, "complete", event or "failed", note)
-            elif task["state"] != "complete":
-                self.store.set_task(workflow, task, "complete", "canceled", note)
+        # First, because on a full disk there is no room for the database's rows otherwise.
+        remove_folder(self.settings.state / "runs" / workflow)
+        for task in self.store.tasks_of(workflow):
+            if task["state"] != "complete":
+                done = (event or "failed") if task["state"] == "running" else "canceled"
+                self.store.set_task(task, "complete", done, note)
         events = [task["event"] for task in self.store.tasks_of(workflow)]
         worst = next((one for one in ("failed", "timedout", "canceled") if one in events), "succeeded")
         if event and worst != "succeeded":

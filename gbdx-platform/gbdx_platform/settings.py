@@ -25,6 +25,7 @@ class Settings:
     file_roots: tuple[Path, ...] = ()
     slots: int = 2
     workflows: int = 4
+    keep_days: float = 90
 
 
 def state_folder(asked: str | None = None) -> Path:
@@ -51,6 +52,7 @@ def load(state: str | None = None, **options: Any) -> Settings:
         file_roots=tuple(roots),
         slots=int(os.environ.get("GBDX_SLOTS") or cores),
         workflows=int(os.environ.get("GBDX_WORKFLOWS") or 2 * cores),
+        keep_days=float(os.environ.get("GBDX_KEEP_DAYS") or Settings.keep_days),
     )
     for key, value in options.items():
         if value is not None:

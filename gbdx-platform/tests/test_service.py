@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import stat
-import time
 from pathlib import Path
 
 import pytest
-from gbdx_platform import containers
 from live_service import API, Service, Session, definition, port, script, states, task
 
 PORTS = ([port("a", "string", required=False)], [])
@@ -96,57 +94,3 @@ def test_no_service_without_tls_on_another_address_than_the_loopback(tmp_path: P
 def test_a_second_service_on_the_same_state_is_refused(service: Service) -> None:
     refused = service.command("serve", "--port", "1", check=False)
     assert (refused.returncode, "found another service on it" in refused.stderr) == (2, True)
-
-
-def test_a_killed_service_loses_nothing_and_ends_truthfully_what_ran(
-    hello_image: str, tmp_path: Path, fresh: str
-) -> None:
-    service = Service(tmp_path, GBDX_WORKFLOWS="1")
-    service.start()
-    try:
-        session = Session(service.client())
-        session.register(definition(fresh, *PORTS, script("time.sleep(600)")))
-        session.register(definition(f"{fresh}-quick", *PORTS, script("")))
-        running = session.launch(task("slow", fresh), task("other", fresh))
-        waiting = session.launch(task("quick", f"{fresh}-quick"))
-        while session.http.get(f"{API}/workflows/{running}").json()["state"]["state"] != "running":
-            time.sleep(0.05)
-        mark = (tmp_path / "service-id").read_text()
-        while not containers.call("ps", "--quiet", "--filter", f"label={containers.LABEL}={mark}").stdout:
-            time.sleep(0.05)
-        service.kill()
-        service.start()
-        session = Session(service.client())
-        found = session.wait(running)
-        assert found["state"]["event"] == "failed"
-        assert found["tasks"][0]["note"] == "the service was stopped while the workflow was running"
-        assert states(session.wait(waiting)) == {"quick": "complete/succeeded"}
-        assert containers.call("ps", "--quiet", "--filter", f"label={containers.LABEL}={mark}").stdout == ""
-    finally:
-        service.stop()
-
-
-def test_a_stopped_service_leaves_no_container_and_says_why_a_task_ended(
-    hello_image: str, tmp_path: Path, fresh: str
-) -> None:
-    service = Service(tmp_path)
-    service.start()
-    session = Session(service.client())
-    session.register(definition(fresh, *PORTS, script("time.sleep(600)")))
-    workflow = session.launch(task("slow", fresh))
-    while session.http.get(f"{API}/workflows/{workflow}").json()["state"]["state"] != "running":
-        time.sleep(0.05)
-    assert service.stop() == 0
-    mark = (tmp_path / "service-id").read_text()
-    for _ in range(50):
-        left = containers.call("ps", "--quiet", "--filter", f"label={containers.LABEL}={mark}").stdout
-        if not left:
-            break
-        time.sleep(0.1)
-    assert left == ""
-    service.start()
-    try:
-        found = Session(service.client()).wait(workflow)
-        assert found["tasks"][0]["note"] == "the service was stopped while the workflow was running"
-    finally:
-        service.stop()

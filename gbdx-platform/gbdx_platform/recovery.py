@@ -1,0 +1,57 @@
+"""A workflow that was interrupted: which of its tasks run now, and what they get from those that are finished."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from gbdx_platform.cwl_workflow import source_of
+from gbdx_platform.database import Row
+
+
+def sources(task: Row) -> list[tuple[str, str]]:
+    """(task name, output port) of each input of a task that another task feeds."""
+    return [source for entry in task["body"]["request"]["inputs"] if (source := source_of(entry))]
+
+
+def made(task: Row, port: str) -> Any:
+    """What a finished task left in a port: a string, or the file:// URL of a folder; None when it is not there (any
+    more)."""
+    body = task["body"]
+    folder = Path(body.get("work") or "/nowhere") / "output" / port
+    return folder.as_uri() if folder.is_dir() else body.get("strings", {}).get(port)
+
+
+def runnable(tasks: dict[str, Row]) -> list[str]:
+    """The tasks that are to run: unfinished ones, but for those that wait for a failed one; and finished ones of which
+    an unfinished one needs an output that is not there any more."""
+    unfinished = {name for name, task in tasks.items() if task["state"] != "complete"}
+    hopeless = {name for name in tasks if name not in unfinished and tasks[name]["event"] != "succeeded"}
+    while more := {name for name in unfinished - hopeless if {task for task, _ in sources(tasks[name])} & hopeless}:
+        hopeless |= more
+    found = unfinished - hopeless
+    while lost := {
+        task
+        for name in found
+        for task, port in sources(tasks[name])
+        if task not in found and made(tasks[task], port) is None
+    }:
+        found |= lost
+    return [name for name in tasks if name in found]
+
+
+def handed_on(task: Row, tasks: dict[str, Row], running: list[str]) -> dict[str, Any]:
+    """A task's request with the outputs of tasks that don't run again as values; `made` marks such an input."""
+    request = task["body"]["request"]
+    inputs = [
+        {"name": entry["name"], "value": made(tasks[source[0]], source[1]), "made": True}
+        if (source := source_of(entry)) and source[0] not in running
+        else entry
+        for entry in request["inputs"]
+    ]
+    return {**request, "inputs": inputs}
+
+
+def made_inputs(request: dict[str, Any]) -> set[str]:
+    """The names of the inputs that a task gets from finished ones."""
+    return {entry["name"] for entry in request["inputs"] if entry.get("made")}

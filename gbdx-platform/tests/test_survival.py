@@ -1,0 +1,121 @@
+"""A service that is killed or stopped, and what it does when it comes back: nothing is lost, nothing stays running."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from check_crashes import kill_at_random
+from gbdx_platform import containers
+from live_service import API, Service, Session, definition, port, script, states, task
+
+INTERRUPTED = "the service was stopped; the task starts again"
+# Takes a folder and a string, gives both on; a task called `slow` in its string input takes five seconds.
+RELAY = (
+    "import shutil\ngiven = json.load(open(work + 'input/ports.json')).get('text', 'first')\n"
+    "if given.endswith('slow'): time.sleep(5)\n"
+    "os.makedirs(work + 'output/out')\n"
+    "names = os.listdir(work + 'input/data') if os.path.isdir(work + 'input/data') else []\n"
+    "open(work + 'output/out/' + given + '.txt', 'w').write(','.join(names))\nstrings['said'] = given + ' slow'"
+)
+RELAY_PORTS = (
+    [port("data", required=False), port("text", "string", required=False)],
+    [port("out"), port("said", "string")],
+)
+
+
+def containers_of(service: Service) -> str:
+    """The ids of the containers that bear a service's mark."""
+    mark = (service.state / "service-id").read_text()
+    return containers.call("ps", "--all", "--quiet", "--filter", f"label={containers.LABEL}={mark}").stdout
+
+
+def wait_until(condition: Callable[[], Any]) -> None:
+    """Until something is so; pytest's own limit is the patience of the person who waits."""
+    for _ in range(1200):
+        if condition():
+            return
+        time.sleep(0.05)
+    pytest.fail("did not become so within 60 s")
+
+
+def event_words(session: Session, workflow: str, name: str) -> list[str]:
+    """`event` of each of a task's events, in order."""
+    events = session.http.get(f"{API}/workflows/{workflow}/events").json()["Events"]
+    return [one["event"] for one in events if one["task"] == name]
+
+
+@pytest.fixture
+def own_service(hello_image: str, tmp_path: Path) -> Any:
+    """A service of a test's own, not started."""
+    service = Service(tmp_path / "state", GBDX_WORKFLOWS="1")
+    service.state.mkdir()
+    yield service
+    if service.process:
+        service.stop()
+
+
+@pytest.mark.parametrize("end", ["kill", "stop"])
+def test_an_interrupted_workflow_goes_on_from_the_task_that_was_interrupted(own_service: Service, end: str) -> None:
+    own_service.start()
+    session = Session(own_service.client())
+    session.register(definition("relay", *RELAY_PORTS, script(RELAY)))
+    workflow = session.launch(
+        task("one", "relay", persist={"out": "kept/one"}),
+        task("two", "relay", {"data": ("one:out",), "text": ("one:said",)}),
+        task("three", "relay", {"data": ("two:out",), "text": "third"}, {"out": "kept/three"}),
+    )
+    waiting = session.launch(task("next", "relay"))
+    wait_until(lambda: "started" in event_words(session, workflow, "two") and containers_of(own_service))
+    getattr(own_service, end)()
+    own_service.start()
+    session = Session(own_service.client())
+    found = session.wait(workflow)
+    assert states(found) == dict.fromkeys(["one", "two", "three"], "complete/succeeded")
+    assert session.text("kept/three/third.txt") == "first slow.txt"
+    assert event_words(session, workflow, "one") == ["submitted", "scheduled", "started", "succeeded"]
+    assert event_words(session, workflow, "two") == [
+        *("submitted", "scheduled", "started", "submitted", "scheduled", "started", "succeeded")
+    ]
+    events = session.http.get(f"{API}/workflows/{workflow}/events").json()["Events"]
+    assert [one["note"] for one in events if one["note"]] == [INTERRUPTED]
+    assert states(session.wait(waiting)) == {"next": "complete/succeeded"}
+    wait_until(lambda: not containers_of(own_service) and not list((own_service.state / "runs").iterdir()))
+
+
+def test_a_workflow_that_was_being_canceled_when_the_service_died_is_canceled(own_service: Service) -> None:
+    own_service.start()
+    session = Session(own_service.client())
+    # It ignores SIGTERM, so that there is time between the wish and the end.
+    stubborn = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
+    session.register(definition("stubborn", *RELAY_PORTS, script(stubborn)))
+    workflow = session.launch(task("one", "stubborn"))
+    wait_until(lambda: "started" in event_words(session, workflow, "one") and containers_of(own_service))
+    session.http.post(f"{API}/workflows/{workflow}/cancel")
+    own_service.kill()
+    own_service.start()
+    found = Session(own_service.client()).wait(workflow)
+    assert (states(found), found["tasks"][0]["note"]) == ({"one": "complete/canceled"}, "canceled by its owner")
+
+
+def test_finished_work_whose_folder_was_lost_is_done_again(own_service: Service) -> None:
+    own_service.start()
+    session = Session(own_service.client())
+    session.register(definition("relay", *RELAY_PORTS, script(RELAY)))
+    workflow = session.launch(task("one", "relay"), task("two", "relay", {"text": ("one:said",), "data": ("one:out",)}))
+    wait_until(lambda: "started" in event_words(session, workflow, "two"))
+    own_service.kill()
+    containers.remove_mounting(own_service.state)
+    (own_service.state / "runs").rename(own_service.state / "lost")
+    own_service.start()
+    session = Session(own_service.client())
+    assert states(session.wait(workflow)) == {"one": "complete/succeeded", "two": "complete/succeeded"}
+    assert event_words(session, workflow, "one").count("started") == 2
+
+
+def test_three_kills_at_random_points_lose_nothing(own_service: Service) -> None:
+    kill_at_random(own_service, kills=3, longest=3, seed=1)
+    wait_until(lambda: not containers_of(own_service))
