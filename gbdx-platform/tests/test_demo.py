@@ -93,13 +93,6 @@ def test_the_package_ships_the_repositorys_own_schema_and_verdict() -> None:
         assert (PLATFORM / "gbdx_platform" / name).read_bytes() == (ROOT / "ci" / name).read_bytes()
 
 
-def test_the_page_asks_for_a_token_and_runs_no_script_but_its_own(service: Service) -> None:
-    answer = service.client("none").get("/")
-    assert answer.status_code == 200
-    assert "default-src 'none'" in answer.headers["content-security-policy"]
-    assert re.findall(r"innerHTML|https?://(?!www\.w3\.org/2000/svg)", answer.text) == []
-
-
 def test_temporary_folders_of_runs_are_gone_when_their_workflows_are(
     service: Service, session: Session, hello: str, fresh: str
 ) -> None:
