@@ -2,32 +2,31 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import shutil
 import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from document_blocks import KINDS, RUNNABLE, Block, blocks, tracked
 from image_graph import ROOT, task_folders
 from task_verdict import EXIT_CODES
 
-FENCE = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 VERB = re.compile(r"\bmake ([a-z][a-z-]+)")
-
-
-def tracked(pattern: str) -> list[Path]:
-    """Files of the repository that match, new ones included."""
-    command = ["git", "-C", ROOT, "ls-files", "--cached", "--others", "--exclude-standard", "--", pattern]
-    return [ROOT / line for line in subprocess.check_output(command, text=True).splitlines() if (ROOT / line).exists()]
-
-
+ANYTHING, NUMBER = re.compile(r"\.\.\."), re.compile(r"\d+(?:[-.]\d+)*")
 DOCUMENTS = tracked("*.md")
+PLATFORM = ROOT / "gbdx-platform"
+FREE_PORT = "import socket; s = socket.socket(); s.bind(('127.0.0.1', 0)); print(s.getsockname()[1])"
 
 
-def blocks(document: Path, language: str) -> list[str]:
-    """The fenced blocks of a language in a document."""
-    return [text for name, text in FENCE.findall(document.read_text(encoding="utf-8")) if name == language]
+def named(path: Path) -> str:
+    """A document's name in the list of tests."""
+    return str(path.relative_to(ROOT))
 
 
 def verbs() -> dict[str, str]:
@@ -36,51 +35,137 @@ def verbs() -> dict[str, str]:
 
 
 def loosely(text: str) -> str:
-    """A pattern for output in which numbers (seconds, days, counts) may differ."""
-    return r"\d+(?:-\d+)*".join(map(re.escape, re.split(r"\d+(?:-\d+)*", text.strip())))
+    """A pattern for output in which numbers (seconds, days, counts) may differ, and `...` stands for anything."""
+    parts = ANYTHING.split(text.strip())
+    return ".*?".join(NUMBER.pattern.join(map(re.escape, NUMBER.split(part))) for part in parts)
 
 
-def console_sessions() -> list[tuple[Path, str, str]]:
-    """Each command of a `console` block with the output that the document shows for it."""
-    sessions = []
-    for document in DOCUMENTS:
-        for block in blocks(document, "console"):
-            for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
-                command, _, output = part.partition("\n")
-                sessions.append((document, command, output))
-    return sessions
+# --- every block is run, page by page, each page in a copy of the repository
+
+
+def steps(block: Block) -> Iterator[tuple[str, str | None]]:
+    """(script, output that the page shows) of a block; None where it shows none."""
+    inside = f"pushd {shlex.quote(block.text)} >/dev/null\n" if block.kind == "in" else ""
+    outside = "\npopd >/dev/null\n" if inside else "\n"
+    if block.language == "console":
+        for part in re.split(r"^\$ ", block.code, flags=re.MULTILINE)[1:]:
+            command, _, output = part.partition("\n")
+            yield inside + command + outside, output
+    elif block.language == "python":
+        yield f"{inside}python - <<'END OF BLOCK'\n{block.code}END OF BLOCK{outside}", None
+    else:
+        yield inside + block.code + outside, None
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """A clone with the files as they are here, which a page may change; the tools' environments are lent."""
+    target = tmp_path / "repository"
+    subprocess.run(["git", "clone", "--quiet", "--shared", "--no-checkout", ROOT, target], check=True)
+    subprocess.run(["git", "-C", target, "reset", "--quiet"], check=True)
+    files = [str(path.relative_to(ROOT)) for path in tracked("*")]
+    subprocess.run(["cp", "-a", "--parents", *files, target], cwd=ROOT, check=True)
+    for environment in (".venv", "gbdx-platform/.venv"):
+        (target / environment).symlink_to(ROOT / environment)
+    return target
+
+
+@pytest.fixture
+def shell(engine: str, environment: dict[str, str], tmp_path: Path) -> dict[str, str]:
+    """The environment of a page's shell: the engine is called docker, the platform is on the path, on a free port."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    (programs / "docker").symlink_to(shutil.which(engine) or engine)
+    (programs / "python").symlink_to(PLATFORM / ".venv" / "bin" / "python")
+    port = subprocess.check_output([sys.executable, "-c", FREE_PORT], text=True).strip()
+    script = f'[ "$1" != serve ] || set -- "$@" --port {port}\nexec "{PLATFORM}/.venv/bin/gbdx-platform" "$@"\n'
+    (programs / "gbdx-platform").write_text(f"#!/bin/sh\n{script}")
+    (programs / "gbdx-platform").chmod(0o755)
+    own = {name: value for name, value in environment.items() if not name.startswith(("AWS_", "GBDX_", "DATABASE_"))}
+    path = f"{programs}:{os.environ['PATH']}"
+    return {**own, "PATH": path, "GBDX_STATE": str(tmp_path / "state"), "COLUMNS": "100", "EDITOR": "true"}
+
+
+@pytest.fixture
+def no_new_images(engine: str, copy: Path) -> Iterator[None]:
+    """Removes the images of the tasks that a page has made."""
+    yield
+    ours = {folder.name for folder in task_folders()}
+    made = [f"localhost/{folder.name}" for folder in task_folders(copy) if folder.name not in ours]
+    for name in made:
+        listed = subprocess.check_output([engine, "images", "--format", "{{.Repository}}:{{.Tag}}", name], text=True)
+        subprocess.run([engine, "rmi", *listed.split()], check=False, stdout=subprocess.DEVNULL)
+
+
+@pytest.fixture(scope="session")
+def platform() -> None:
+    """The platform's command, installed."""
+    subprocess.run([PLATFORM / "install.sh"], check=True, stdout=subprocess.DEVNULL)
+
+
+def run_in_one_shell(scripts: list[str], folder: Path, environment: dict[str, str], notes: Path) -> int:
+    """Runs scripts one after the other, each with its own stdout and stderr in `notes`; returns how many ended well."""
+    driver = ["set -eu", "trap 'kill $(jobs -p) 2>/dev/null; wait' EXIT"]
+    for number, script in enumerate(scripts):
+        (notes / f"step-{number}").write_text(script)
+        driver.append(f". {notes}/step-{number} >{notes}/out-{number} 2>{notes}/error-{number}")
+        driver.append(f"echo {number} >>{notes}/done")
+    subprocess.run(["bash", "-c", "\n".join(driver)], cwd=folder, env=environment, check=False, timeout=600)
+    return len((notes / "done").read_text().splitlines()) if (notes / "done").exists() else 0
 
 
 @pytest.mark.container
-@pytest.mark.parametrize(("document", "command", "output"), console_sessions())
-def test_a_command_prints_what_the_document_shows(
-    engine: str, environment: dict[str, str], document: Path, command: str, output: str
-) -> None:
-    done = subprocess.run(
-        command, shell=True, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True, check=False
-    )
-    assert done.returncode == 0
-    assert re.fullmatch(loosely(output), done.stdout.strip())
+@pytest.mark.usefixtures("platform", "no_new_images")
+@pytest.mark.parametrize("document", [d for d in DOCUMENTS if any(b.is_run for b in blocks(d))], ids=named)
+def test_a_page_works_from_top_to_bottom(document: Path, copy: Path, shell: dict[str, str], tmp_path: Path) -> None:
+    walk = [(block, *step) for block in blocks(document) if block.is_run for step in steps(block)]
+    done = run_in_one_shell([script for _, script, _ in walk], copy, shell, tmp_path)
+    for number, (block, script, expected) in enumerate(walk):
+        where, errors = f"{named(document)}:{block.line}", tmp_path / f"error-{number}"
+        assert number < done, f"{where} fails: {script}{errors.read_text()}"
+        printed = (tmp_path / f"out-{number}").read_text().strip()
+        if expected is not None:
+            assert re.fullmatch(loosely(expected), printed, re.DOTALL), f"{where} shows another output than: {printed}"
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("document", DOCUMENTS, ids=named)
+def test_every_block_that_is_not_run_says_why_and_quotes_are_true(document: Path) -> None:
+    for block in blocks(document):
+        where = f"{named(document)}:{block.line}"
+        assert block.kind in ("", *KINDS), f"{where}: expected one of {KINDS}, found {block.kind}"
+        assert block.kind != "in" or (ROOT / block.text).is_dir(), where
+        assert block.kind != "file" or block.code in (ROOT / block.text).read_text(encoding="utf-8"), where
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=named)
+def test_no_block_hides_from_the_tests(document: Path) -> None:
+    text = document.read_text(encoding="utf-8")
+    assert len(re.findall(r"^\s*(?:```|~~~)", text, re.MULTILINE)) == 2 * len(blocks(document))
+    assert {block.language for block in blocks(document)}.isdisjoint({"sh", "shell", "python3", "py", "pycon"})
+    # A comment that stands apart from its block, or is misspelled, would do nothing.
+    marks = re.findall(rf"^<!-- (?:{'|'.join(KINDS)}):", text, re.MULTILINE)
+    assert len(marks) == len([block for block in blocks(document) if block.kind])
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=named)
 def test_every_link_of_a_document_leads_somewhere(document: Path) -> None:
     for link in LINK.findall(document.read_text(encoding="utf-8")):
         if not link.startswith(("http://", "https://", "mailto:")):
             assert (document.parent / link.partition("#")[0]).exists(), link
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("document", DOCUMENTS, ids=named)
 def test_every_make_verb_in_a_document_exists(document: Path) -> None:
-    code = re.findall(r"`(make [^`\n]*)`", document.read_text(encoding="utf-8")) + blocks(document, "bash")
-    named = {verb for text in code for verb in VERB.findall(text)}
-    assert named <= set(verbs())
+    code = re.findall(r"`(make [^`\n]*)`", document.read_text(encoding="utf-8"))
+    code += [block.code for block in blocks(document) if block.language in RUNNABLE]
+    assert {verb for text in code for verb in VERB.findall(text)} <= set(verbs())
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("document", DOCUMENTS, ids=named)
 def test_every_shell_block_is_valid_shell(document: Path) -> None:
-    for block in blocks(document, "bash"):
-        subprocess.run(["bash", "-n"], input=block, text=True, check=True)
+    for block in blocks(document):
+        if block.language == "bash":
+            subprocess.run(["bash", "-n"], input=block.code, text=True, check=True)
 
 
 @pytest.mark.parametrize("verb", verbs())
@@ -122,16 +207,3 @@ def test_the_readme_shows_what_a_task_sees_and_how_to_make_one_on_its_first_scre
 def test_the_readme_test_command_is_what_ci_runs() -> None:
     assert "`make test` runs all the tests" in (ROOT / "README.md").read_text(encoding="utf-8")
     assert (ROOT / ".ci" / "run").read_text().splitlines()[-1] == "exec make test"
-
-
-@pytest.mark.container
-def test_a_readme_block_without_this_repository_works_in_a_copied_folder(engine: str, tmp_path: Path) -> None:
-    folder = tmp_path / "hello-gbdx"
-    subprocess.run(["cp", "-r", ROOT / "hello-gbdx", folder], check=True)
-    container, plain = blocks(folder / "README.md", "bash")
-    # The engine may be another than docker; a root caller needs a place that the container's user may write to.
-    container = container.replace("docker ", f"{shlex.quote(engine)} ")
-    for script in (container, plain):
-        done = subprocess.run(["bash", "-euc", script], cwd=folder, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-    assert (folder / "work" / "output" / "data_out" / "out.txt").read_text() == "data_file.txt\nThis is my message!"
