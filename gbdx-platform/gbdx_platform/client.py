@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
 import httpx
 
 from gbdx_platform.settings import read_credentials, state_folder
-from gbdx_platform.storage import Place, Storage, safe_relative
+from gbdx_platform.storage import Storage, safe_relative
+
+API = "/workflows/v1"
 
 
 class ClientError(RuntimeError):
@@ -47,27 +50,34 @@ class Client:
         lines = [f"{one['key']}: expected {one['expected']}, found {one['found']}" for one in errors]
         raise ClientError("\n".join(lines) or str(found.get("message")))
 
+    def s3_credentials(self) -> dict[str, Any]:
+        """The account's S3 keys, bucket, prefix and endpoint."""
+        found: dict[str, Any] = self.ask("GET", "/s3creds/v1/prefix", duration=36000).json()
+        return found
+
     def storage(self) -> tuple[Storage, str]:
         """S3 with the account's own keys, and its prefix."""
-        given = self.ask("GET", "/s3creds/v1/prefix", duration=36000).json()
+        given = self.s3_credentials()
         options: dict[str, Any] = {
             "aws_access_key_id": given["S3_access_key"],
             "aws_secret_access_key": given["S3_secret_key"],
+            "aws_session_token": given["S3_session_token"] or None,
         }
         if given.get("endpoint"):
             options |= {"endpoint_url": given["endpoint"], "region_name": "us-east-1"}
-        return Storage(given["bucket"], **options), given["prefix"]
+        return Storage(given["bucket"], tell=lambda text: print(text, file=sys.stderr), **options), given["prefix"]
 
-    def upload(self, folder: Path, below: str) -> str:
-        """Uploads a folder below the account's prefix; returns its URL."""
+    def upload(self, source: Path, below: str) -> str:
+        """Uploads a folder, or one file, below the account's prefix; returns its URL."""
         storage, prefix = self.storage()
         safe_relative(below)
-        if storage.keep(folder, f"{prefix}/{below}") == 0:
-            raise ClientError(f"{folder}: expected files to upload, found none")
+        if source.is_file():
+            storage.put(source, f"{prefix}/{below}")
+        elif storage.keep(source, f"{prefix}/{below}") == 0:
+            raise ClientError(f"{source}: expected a file, or a folder with files in it, found none")
         return f"s3://{storage.bucket}/{prefix}/{below}"
 
     def download(self, below: str, folder: Path) -> int:
         """Fetches what lies below the account's prefix; returns the number of files."""
         storage, prefix = self.storage()
-        place = Place(storage.bucket, f"{prefix}/{below.strip('/')}")
-        return storage.fetch(f"s3://{place.bucket}/{place.key}", prefix, folder)
+        return storage.fetch(f"s3://{storage.bucket}/{prefix}/{safe_relative(below.strip('/'))}", prefix, folder)

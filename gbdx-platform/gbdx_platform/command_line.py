@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from gbdx_platform import __version__
-from gbdx_platform.client import Client, ClientError
+from gbdx_platform.client import API, Client, ClientError
 from gbdx_platform.settings import load
 from gbdx_platform.storage import StorageError
 
 COLORS = {"succeeded": "green", "failed": "red", "timedout": "red", "canceled": "yellow", "started": "cyan"}
-API = "/workflows/v1"
 
 
 def read_json(path: str) -> Any:
@@ -191,10 +190,8 @@ def upload(options: argparse.Namespace) -> int:
 
 
 def download(options: argparse.Namespace) -> int:
-    """Downloads what lies below the account's prefix into a new folder."""
+    """Downloads what lies below the account's prefix into a folder; a broken download goes on where it stopped."""
     target = Path(options.folder)
-    if target.exists():
-        raise ClientError(f"{target}: expected a new folder, found one that is there")
     print(f"{Client(options.state).download(options.below, target)} files in {target}")
     return 0
 

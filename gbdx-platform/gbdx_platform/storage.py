@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
+
+from gbdx_platform import transfers
 
 PARALLEL = 8
 
@@ -62,15 +64,19 @@ def safe_relative(name: str) -> PurePosixPath:
 
 
 class Storage:
-    """One account of object storage. endpoint None: as boto3's environment says."""
+    """One account of object storage. endpoint None: as boto3's environment says. tell: hears of what went on."""
 
-    def __init__(self, bucket: str, file_roots: tuple[Path, ...] = (), **client: Any) -> None:
+    def __init__(
+        self,
+        bucket: str,
+        file_roots: tuple[Path, ...] = (),
+        tell: Callable[[str], None] = lambda text: None,
+        **client: Any,
+    ) -> None:
         # Here, because boto3 takes half a second to import, which most commands need not spend.
         import boto3
-        from boto3.s3.transfer import TransferConfig
         from botocore.config import Config
 
-        self.transfer = TransferConfig(max_concurrency=4)
         settings = Config(
             retries={"max_attempts": 3, "mode": "standard"},
             connect_timeout=5,
@@ -79,17 +85,26 @@ class Storage:
             s3={"addressing_style": "path"},
         )
         self.client = boto3.session.Session().client("s3", config=settings, **client)
-        self.bucket, self.file_roots = bucket, file_roots
+        self.bucket, self.file_roots, self.tell = bucket, file_roots, tell
 
     def check(self, url: str, account: str) -> Place:
         """Where a URL points, if this account may read it: in the service's own bucket only below its own prefix.
 
         Raises:
-            StorageError: not parsed, another account's, or a file outside the allowed roots.
+            StorageError: not parsed, another account's, a bucket or a file that the service is not told to lend.
         """
         place = parse(url)
-        if place.bucket == self.bucket and not f"{place.key}/".startswith(f"{account}/"):
-            raise StorageError(f"{url!r}: expected a key below your prefix {account}/, found {place.key!r}")
+        if place.bucket == self.bucket:
+            # Without "..", because a server that keeps keys as files may take them for steps up.
+            safe_relative(place.key.rstrip("/"))
+            if not f"{place.key}/".startswith(f"{account}/"):
+                raise StorageError(f"{url!r}: expected a key below your prefix {account}/, found {place.key!r}")
+        elif place.bucket and place.bucket not in os.environ.get("GBDX_INPUT_BUCKETS", "").split():
+            # The service reads with its own keys, which may reach more than an account should see.
+            raise StorageError(
+                f"{url!r}: expected the bucket {self.bucket!r}, or one that GBDX_INPUT_BUCKETS lists, "
+                f"found {place.bucket!r}"
+            )
         if not place.bucket:
             real = Path(place.key).resolve()
             if not any(real.is_relative_to(root) for root in self.file_roots):
@@ -99,34 +114,36 @@ class Storage:
         return place
 
     def fetch(self, url: str, account: str, folder: Path) -> int:
-        """Copies everything below a URL (or the one object it names) into a new folder; returns the number of files.
+        """Copies everything below a URL (or the one object it names) into a folder; returns the number of files.
+
+        Files of an earlier try that are whole are kept, and a file that is not goes on where it stopped.
 
         Raises:
             StorageError: nothing there, a key that leaves the folder, a name that is file and folder at once.
-            botocore's errors: storage that doesn't answer or refuses.
+            TransferError, botocore's errors: storage that doesn't answer, refuses, or breaks off.
         """
         place = self.check(url, account)
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
         if not place.bucket:
             return self.fetch_files(url, Path(place.key).resolve(), folder)
-        wanted = dict(self.objects(place))
+        wanted = [(entry, folder / safe_relative(name)) for entry, name in self.objects(place)]
         if not wanted:
             raise StorageError(f"{url!r}: expected at least one object there, found none")
-        paths = {key: folder / safe_relative(name) for key, name in wanted.items()}
 
-        def one(key: str) -> None:
-            paths[key].parent.mkdir(parents=True, exist_ok=True)
-            self.client.download_file(place.bucket, key, str(paths[key]), Config=self.transfer)
+        def one(wanted: tuple[dict[str, Any], Path]) -> None:
+            entry, path = wanted
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if there := transfers.get(self.client, place.bucket, entry, path):
+                self.tell(f"{path}: {there} of {entry['Size']} bytes were there already")
 
         try:
             with ThreadPoolExecutor(PARALLEL) as pool:
-                list(pool.map(one, paths))
+                list(pool.map(one, wanted))
         except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
             raise StorageError(
                 f"{url!r}: expected keys that make files and folders, found one that is both ({error})"
             ) from None
-        return len(paths)
+        return len(wanted)
 
     def fetch_files(self, url: str, source: Path, folder: Path) -> int:
         """The same for file://: links are copied as what they point at only inside the source."""
@@ -138,8 +155,8 @@ class Storage:
         shutil.copytree(source, folder, symlinks=True, dirs_exist_ok=True)
         return sum(1 for path in folder.rglob("*") if path.is_file())
 
-    def objects(self, place: Place) -> Iterator[tuple[str, str]]:
-        """(key, name below the place) of the objects there; any number. Keys that end in / only mark folders."""
+    def objects(self, place: Place) -> Iterator[tuple[dict[str, Any], str]]:
+        """(entry, name below the place) of the objects there; any number. Keys that end in / only mark folders."""
         prefix = place.key.rstrip("/")
         below = f"{prefix}/" if prefix else ""
         for page in self.client.get_paginator("list_objects_v2").paginate(Bucket=place.bucket, Prefix=prefix):
@@ -148,9 +165,9 @@ class Storage:
                 if key.endswith("/"):
                     continue
                 if key == prefix and not place.key.endswith("/"):
-                    yield key, key.rsplit("/", 1)[-1]
+                    yield entry, key.rsplit("/", 1)[-1]
                 elif key.startswith(below):
-                    yield key, key[len(below) :]
+                    yield entry, key[len(below) :]
 
     def keep(self, folder: Path, prefix: str) -> int:
         """Uploads the plain files below a folder to the service's bucket; returns how many.
@@ -163,10 +180,11 @@ class Storage:
             for name in files
             if os.path.isfile(os.path.join(current, name))
         ]
-
-        def one(name: str) -> None:
-            self.client.upload_file(str(folder / name), self.bucket, f"{prefix}/{name}", Config=self.transfer)
-
         with ThreadPoolExecutor(PARALLEL) as pool:
-            list(pool.map(one, names))
+            list(pool.map(lambda name: self.put(folder / name, f"{prefix}/{name}"), names))
         return len(names)
+
+    def put(self, path: Path, key: str) -> None:
+        """Uploads one file to the service's bucket."""
+        if there := transfers.put(self.client, self.bucket, path, key):
+            self.tell(f"{path}: {there} parts of an earlier upload were there already")

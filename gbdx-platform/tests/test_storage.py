@@ -1,13 +1,22 @@
-"""Object storage: which URLs mean what, keys that try to leave their folder, more than 1,000 keys."""
+"""Object storage: which URLs mean what, keys that try to leave their folder, more than 1,000 keys, broken transfers."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import pytest
+from boto3.s3.transfer import TransferConfig
 from gbdx_platform.storage import Place, Storage, StorageError, parse, safe_relative
-from live_service import Session
+from gbdx_platform.transfers import PART, TransferError, get, partial_file, part_size, put
+from live_service import Service, Session
+
+LARGE = bytes(range(256)) * 4 * 2**10 * 20  # 20 MiB: three parts
 
 
 @pytest.mark.parametrize(
@@ -31,6 +40,12 @@ def test_a_url_means_a_bucket_and_a_key_or_a_path(url: str, place: Place) -> Non
 def test_another_url_is_refused_with_a_sentence(url: str) -> None:
     with pytest.raises(StorageError, match="expected s3://bucket/key, an http"):
         parse(url)
+
+
+@pytest.mark.parametrize(("size", "part"), [(0, PART), (80 * 10**9, PART), (5 * 2**40, 525 * 2**20)])
+def test_no_file_has_more_parts_than_s3_takes(size: int, part: int) -> None:
+    assert part_size(size) == part
+    assert size <= 10_000 * part
 
 
 @pytest.mark.parametrize("name", ["..", "../x", "a/../../x", "/etc/passwd", "a//b", "a/./b", "x\0", ""])
@@ -65,13 +80,106 @@ def test_more_than_1000_keys_come_and_a_neighbour_with_the_same_beginning_does_n
 
 
 def test_one_object_may_be_meant_and_a_large_one_comes_back_equal(session: Session, tmp_path: Path, fresh: str) -> None:
-    content = bytes(range(256)) * 4 * 2**10 * 20  # 20 MiB: several parts
     (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "large.bin").write_bytes(content)
+    (tmp_path / "out" / "large.bin").write_bytes(LARGE)
     assert session.storage.keep(tmp_path / "out", f"{session.prefix}/{fresh}") == 1
     url = f"s3://{session.bucket}/{session.prefix}/{fresh}/large.bin"
     assert session.storage.fetch(url, session.prefix, tmp_path / "back") == 1
+    assert (tmp_path / "back" / "large.bin").read_bytes() == LARGE
+
+
+def test_a_broken_upload_of_the_same_content_goes_on_and_of_other_content_begins_anew(
+    session: Session, tmp_path: Path, fresh: str
+) -> None:
+    client, place = session.storage.client, {"Bucket": session.bucket, "Key": f"{session.prefix}/{fresh}/large.bin"}
+    path = tmp_path / "large.bin"
+    path.write_bytes(LARGE)
+    upload = client.create_multipart_upload(**place)["UploadId"]
+    client.upload_part(**place, UploadId=upload, PartNumber=2, Body=LARGE[PART : 2 * PART])
+    path.write_bytes(LARGE[:PART] + b"changed" + LARGE[PART:])
+    assert put(client, session.bucket, path, place["Key"]) == 0
+    path.write_bytes(LARGE)
+    assert put(client, session.bucket, path, place["Key"]) == 1
+    assert client.get_object(**place)["Body"].read() == LARGE
+
+
+@pytest.mark.parametrize("part", [5 * 2**20, PART, 64 * 2**20])
+def test_a_broken_download_goes_on_and_is_compared_whatever_its_parts_were(
+    part: int, session: Session, tmp_path: Path, fresh: str
+) -> None:
+    client, key, path = session.storage.client, f"{session.prefix}/{fresh}/large.bin", tmp_path / "large.bin"
+    sizes = TransferConfig(multipart_threshold=part, multipart_chunksize=part)
+    client.upload_fileobj(BytesIO(LARGE), session.bucket, key, Config=sizes)
+    [entry] = client.list_objects_v2(Bucket=session.bucket, Prefix=key)["Contents"]
+    partial = partial_file(entry, path)
+    partial.write_bytes(LARGE[:1000])
+    assert get(client, session.bucket, entry, path) == 1000
+    assert path.read_bytes() == LARGE
+    assert get(client, session.bucket, entry, path) == len(LARGE)
+    path.unlink()
+    partial.write_bytes(b"damaged")
+    with pytest.raises(TransferError, match="expected content with the checksum .* found other content"):
+        get(client, session.bucket, entry, path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_killed_upload_and_a_killed_download_go_on_where_they_stopped(
+    service: Service, session: Session, tmp_path: Path, fresh: str
+) -> None:
+    content = LARGE * 5
+    (tmp_path / "large.bin").write_bytes(content)
+    place = {"Bucket": session.bucket, "Prefix": f"{session.prefix}/{fresh}/large.bin"}
+    up = ["upload", str(tmp_path / "large.bin"), f"{fresh}/large.bin"]
+    kill_when(begin(service, *up), lambda: len(parts_there(session, place)) >= 3)
+    there = len(parts_there(session, place))
+    assert there < 13
+    again = service.command(*up)
+    assert f"large.bin: {there} parts of an earlier upload were there already" in again.stderr
+    down = ["download", f"{fresh}/large.bin", str(tmp_path / "back")]
+    [entry] = session.storage.client.list_objects_v2(**place)["Contents"]
+    partial = partial_file(entry, tmp_path / "back" / "large.bin")
+    kill_when(begin(service, *down), lambda: partial.exists() and partial.stat().st_size > 10 * 2**20)
+    size = partial.stat().st_size
+    assert size < len(content)
+    assert f"large.bin: {size} of {len(content)} bytes were there already" in service.command(*down).stderr
     assert (tmp_path / "back" / "large.bin").read_bytes() == content
+    assert [path.name for path in (tmp_path / "back").iterdir()] == ["large.bin"]
+
+
+def parts_there(session: Session, place: dict[str, str]) -> list[Any]:
+    """The parts of the one unfinished upload at a place."""
+    client = session.storage.client
+    uploads = client.list_multipart_uploads(**place).get("Uploads", [])
+    ids = {"Bucket": place["Bucket"], "Key": place["Prefix"]}
+    return [part for one in uploads for part in client.list_parts(**ids, UploadId=one["UploadId"]).get("Parts", [])]
+
+
+def begin(service: Service, *arguments: str) -> subprocess.Popen[bytes]:
+    """A command of the command line that is not waited for."""
+    line = [sys.executable, "-m", "gbdx_platform.command_line", "--state", str(service.state), *arguments]
+    return subprocess.Popen(line, env=service.environment)
+
+
+def kill_when(process: subprocess.Popen[bytes], reached: Callable[[], bool]) -> None:
+    """Ends a process with SIGKILL at a moment."""
+    while not reached():
+        assert process.poll() is None, "it ended before it could be killed"
+    process.kill()
+    process.wait()
+
+
+@pytest.mark.parametrize("url", ["s3://gbdx-customer-data/gbdx/../alice/in", "s3://gbdx-customer-data/gbdx/a//b"])
+def test_a_url_can_not_climb_out_of_its_prefix(url: str) -> None:
+    with pytest.raises(StorageError, match="expected a relative path without"):
+        Storage("gbdx-customer-data", region_name="us-east-1").check(url, "gbdx")
+
+
+def test_another_bucket_is_read_only_when_it_is_lent(monkeypatch: pytest.MonkeyPatch) -> None:
+    storage = Storage("gbdx-customer-data", region_name="us-east-1")
+    with pytest.raises(StorageError, match="or one that GBDX_INPUT_BUCKETS lists, found 'imagery'"):
+        storage.check("s3://imagery/scene", "gbdx")
+    monkeypatch.setenv("GBDX_INPUT_BUCKETS", "imagery other")
+    assert storage.check("https://imagery.s3.amazonaws.com/scene", "gbdx") == Place("imagery", "scene")
 
 
 def test_a_key_that_is_file_and_folder_at_once_is_a_sentence(session: Session, tmp_path: Path, fresh: str) -> None:
