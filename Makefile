@@ -10,7 +10,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv/bin/python
 .DEFAULT_GOAL := help
-.PHONY: help build run shell container-test test lint sync new clean bench push test-theano register demo
+.PHONY: help build run shell container-test test lint sync new clean bench push test-theano register verify demo
 .SILENT:
 
 ##@ Every day
@@ -53,12 +53,14 @@ bench: ## a task's benchmark, or what a run costs over the bare engine: TASK= (d
 	ci/bench.sh
 
 ##@ Publish
-push: ## test, then push to REGISTRY=host/path under version and commit: TASK= (default: all)
-	$(MAKE) --no-print-directory container-test REGISTRY=localhost TAG=dev
-	$(PYTHON) ci/push_images.py $${TASK:+"$$TASK"}
+push: .venv/installed ## test, then push to REGISTRY=host/path under version and commit: TASK= (default: all), DEVICE= BASE=
+	$(VENV) ci/push_images.py $${TASK:+"$$TASK"}
 
-register: ## register a task with the platform at GBDX_URL: TASK=
-	gbdx-platform/register.sh "$$TASK"
+register: .venv/installed ## register a pushed task with the platform at GBDX_URL: TASK=, DEVICE= BASE=
+	$(VENV) ci/register_task.py "$$TASK"
+
+verify: ## build a pushed image again from its commit and compare: TASK= REF=host/name@sha256:...
+	$(PYTHON) ci/verify_image.py "$$TASK" "$$REF"
 
 demo: ## the platform from end to end: start, register, run a chain of two tasks, fetch the result, stop
 	gbdx-platform/demo.sh

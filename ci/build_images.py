@@ -112,6 +112,11 @@ def reference(name: str, tag: str | None = None) -> str:
     return f"{os.environ.get('REGISTRY') or 'localhost'}/{name}:{tag or default_tag(name)}"
 
 
+def source_reference(name: str, images: dict[str, Image], arguments: dict[str, str]) -> str:
+    """The name that an image made of just these sources has."""
+    return reference(name, f"src-{source_hash(name, images, arguments)}")
+
+
 def git(*arguments: str) -> str:
     """What `git` prints about this checkout, empty where there is no git or no checkout."""
     try:
@@ -260,7 +265,7 @@ def build(engine: str, image: Image, tags: list[str], arguments: dict[str, str])
 
 def ensure(engine: str, name: str, images: dict[str, Image], arguments: dict[str, str]) -> None:
     """Brings one image up to date: nothing to do, a tag to move, or a build."""
-    current, wanted = reference(name, f"src-{source_hash(name, images, arguments)}"), reference(name)
+    current, wanted = source_reference(name, images, arguments), reference(name)
     current_id, wanted_id = image_ids(engine, current, wanted)
     if current_id is None or os.environ.get("NO_CACHE"):
         start = time.monotonic()

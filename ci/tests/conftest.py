@@ -15,6 +15,9 @@ import build_images
 import pytest
 from image_graph import ROOT
 
+# Fixtures, handed on to all tests.
+from publishing import checkout, logged_in, other_engine, platform, registry  # noqa: F401
+
 # What make and a person's shell may set, and no test wants.
 SETTINGS = (
     "TASK",
@@ -93,8 +96,8 @@ def hello_image(engine: str) -> str:
 def misbehaving_image(engine: str, hello_image: str) -> str:
     """One image with the scripts of all misbehaving tasks."""
     name = build_images.reference("misbehaving-tasks")
-    registry, _, tag = hello_image.replace("/hello-gbdx:", " ").partition(" ")
-    arguments = ["--build-arg", f"REGISTRY={registry}", "--build-arg", f"TAG={tag}"]
+    prefix, _, tag = hello_image.replace("/hello-gbdx:", " ").partition(" ")
+    arguments = ["--build-arg", f"REGISTRY={prefix}", "--build-arg", f"TAG={tag}"]
     built = subprocess.run(
         [engine, "build", "--tag", name, *arguments, MISBEHAVING_TASKS],
         env={**os.environ, "DOCKER_BUILDKIT": "1"},
