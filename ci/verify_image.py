@@ -65,7 +65,7 @@ def build(checkout: Path, task: str, labels: dict[str, str], registry: str) -> s
     """Builds a task and its bases from nothing, all under names of their own; returns the task's."""
     settings = {name: labels.get(f"gbdx.build.{name.lower()}", "") for name in VARIANTS}
     environment = {**os.environ, **settings, "REGISTRY": registry, "TAG": "dev", "NO_CACHE": "1"}
-    command = [sys.executable, checkout / "ci" / "build_images.py", task]
+    command = [sys.executable, str(checkout / "ci" / "build_images.py"), task]
     if subprocess.run(command, env=environment, check=False).returncode:
         raise VerifyError(f"{task}: commit {labels[OCI + 'revision']} could not be built: see the lines above")
     suffix = f"-{settings['BASE']}" if settings["BASE"] else ""
