@@ -26,12 +26,13 @@ class Client:
         known = read_credentials(state_folder(state))
         self.known = known
         url = os.environ.get("GBDX_URL") or known.get("url")
-        token = os.environ.get("GBDX_TOKEN") or known.get("token")
-        if not url or not token:
+        # The token that `serve` left is for that service alone.
+        self.token = os.environ.get("GBDX_TOKEN") or (known.get("token") if url == known.get("url") else None)
+        if not url or not self.token:
             raise ClientError(
                 "service: expected one that was started with `gbdx-platform serve`, or GBDX_URL and GBDX_TOKEN"
             )
-        self.http = httpx.Client(base_url=url, headers={"Authorization": f"Bearer {token}"}, timeout=120)
+        self.http = httpx.Client(base_url=url, headers={"Authorization": f"Bearer {self.token}"}, timeout=120)
 
     def ask(self, method: str, path: str, body: Any = None, **parameters: Any) -> httpx.Response:
         """One request; a refusal is an error.

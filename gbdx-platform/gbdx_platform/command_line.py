@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 import time
 from collections.abc import Callable
@@ -197,16 +198,21 @@ def download(options: argparse.Namespace) -> int:
 
 
 def client_env(options: argparse.Namespace) -> int:
-    """Prints environment variables for other clients; they hold secrets."""
+    """Prints environment variables for other clients, and for the original ones; they hold secrets."""
     client = Client(options.state)
-    given = client.ask("GET", "/s3creds/v1/prefix", duration=36000).json()
+    given = client.s3_credentials()
     values = {
-        "GBDX_URL": str(client.http.base_url), "GBDX_USERNAME": client.known.get("username", ""),
-        "GBDX_PASSWORD": client.known.get("password", ""), "AWS_ENDPOINT_URL_S3": given.get("endpoint") or "",
-        "AWS_ACCESS_KEY_ID": given["S3_access_key"], "AWS_SECRET_ACCESS_KEY": given["S3_secret_key"],
+        "GBDX_URL": str(client.http.base_url).rstrip("/"), "GBDX_TOKEN": client.token,
+        "GBDX_USERNAME": client.known.get("username"), "GBDX_PASSWORD": client.known.get("password"),
+        "AWS_ENDPOINT_URL_S3": given.get("endpoint"), "AWS_ACCESS_KEY_ID": given["S3_access_key"],
+        "AWS_SECRET_ACCESS_KEY": given["S3_secret_key"], "AWS_SESSION_TOKEN": given["S3_session_token"],
     }  # fmt: skip
     for name, value in values.items():
-        print(f"export {name}='{value}'")
+        if value:
+            print(f"export {name}={shlex.quote(value)}")
+    # There, a sitecustomize.py leads clients that have GBDX's own address written in their code to GBDX_URL.
+    folder = Path(__file__).with_name("original_client")
+    print(f"export PYTHONPATH={shlex.quote(str(folder))}${{PYTHONPATH:+:$PYTHONPATH}}")
     return 0
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from boto3.s3.transfer import TransferConfig
 from gbdx_platform.storage import Place, Storage, StorageError, parse, safe_relative
-from gbdx_platform.transfers import PART, TransferError, get, partial_file, part_size, put
+from gbdx_platform.transfers import PART, TransferError, get, part_size, partial_file, put
 from live_service import Service, Session
 
 LARGE = bytes(range(256)) * 4 * 2**10 * 20  # 20 MiB: three parts
@@ -118,7 +118,7 @@ def test_a_broken_download_goes_on_and_is_compared_whatever_its_parts_were(
     assert get(client, session.bucket, entry, path) == len(LARGE)
     path.unlink()
     partial.write_bytes(b"damaged")
-    with pytest.raises(TransferError, match="expected content with the checksum .* found other content"):
+    with pytest.raises(TransferError, match=r"expected content with the checksum .* found other content"):
         get(client, session.bucket, entry, path)
     assert list(tmp_path.iterdir()) == []
 

@@ -1,0 +1,50 @@
+"""What GBDX's own clients do, with their published packages: original_clients.py TASK, beside TASK_definition.json.
+
+Run by test_original_client.py. Their addresses are those of GBDX; `gbdx-platform client-env` leads them to the service.
+"""
+
+import json
+import sys
+import time
+from pathlib import Path
+
+from gbdx_auth import gbdx_auth
+from gbdx_cloud_harness.services.account_storage_service import AccountStorageService
+from gbdx_cloud_harness.services.task_service import TaskService
+from gbdx_cloud_harness.workflow import Workflow
+
+name = sys.argv[1]
+seen = {}
+
+session = gbdx_auth.get_session()
+seen["heartbeat"] = session.get("https://geobigdata.io/workflows/v1/heartbeat").json()
+
+registry = TaskService()
+seen["registered"] = registry.register_task(Path(f"{name}_definition.json").read_text())
+seen["twice"] = registry.register_task(Path(f"{name}_definition.json").read_text())[0]
+
+storage = AccountStorageService()
+storage.upload((f"{name}_definition.json", "in/some.json"), s3_folder=f"harness/{name}")
+workflow = Workflow(None)
+workflow.execute({
+    "name": "harness",
+    "tasks": [{
+        "name": "one",
+        "taskType": name,
+        "inputs": [
+            {"name": "data_in", "value": f"{storage.location}/harness/{name}/in"},
+            {"name": "message", "value": "This is my message!"},
+        ],
+        "outputs": [{"name": "data_out", "persist": True, "persistLocation": f"harness/{name}/out"}],
+    }],
+})  # fmt: skip
+while not workflow.complete:
+    time.sleep(0.1)
+seen["succeeded"] = workflow.succeeded
+seen["kept"] = [key.split(f"harness/{name}/")[1] for key in storage.list(f"harness/{name}/out")]
+storage.download(".", f"harness/{name}/out/out.txt")
+seen["out.txt"] = Path("harness", name, "out", "out.txt").read_text()
+
+seen["deleted"] = registry.delete_task(name)
+seen["deleted again"] = registry.delete_task(name)[0]
+print(json.dumps(seen))
