@@ -23,20 +23,34 @@ STATUS, EXIT_CODE, STDOUT, STDERR = "gbdx_status", "gbdx_exit_code", "gbdx_stdou
 STATUS_FILE, STRINGS_FILE = "gbdx_status_file", "gbdx_strings_file"
 RESERVED = (STATUS, EXIT_CODE, STDOUT, STDERR, STATUS_FILE, STRINGS_FILE)
 NAMESPACES = {"gbdx": "urn:gbdx:", "s": "https://schema.org/", "cwltool": "http://commonwl.org/cwltool#"}
+CUDA, CUDA_WANTED = "cwltool:CUDARequirement", {"cudaVersionMin": "10.0", "cudaComputeCapability": "3.0"}
 # Seconds between SIGTERM and SIGKILL, and between the command's own limit and the engine's.
 GRACE, MARGIN = 30, 60
 
+# Left in /mnt/work when a command has ended: what it ended with, or TIMED_OUT when it was told to end.
+EXIT_FILE = "gbdx_exit.json"
+STDOUT_FILE, STDERR_FILE = "gbdx_stdout.txt", "gbdx_stderr.txt"
+TIMED_OUT = 124
+
+# Runs "$@" and records its end. `timeout` is PID 1 around it, so that a signal to the container ends it.
+RECORDER = (
+    f'trap "late=1" TERM; "$@"; code=$?; [ -z "$late" ] || code={TIMED_OUT}; '
+    f"printf '{{\"exit_code\": %s}}' $code >{EXIT_FILE}; exit $code"
+)
+
 # gbdx_status in ES5: the exit code, the status word and the declared outputs together, as task_verdict.judge has them.
+# A command that had to be killed after its time leaves no record; `timeout` ends with 137 then.
 STATUS_EXPRESSION = """${
-  var code = runtime.exitCode, word = null, strings = {}, found = {};
-  if (code === 124 || code === 137) { return "timedout"; }
+  var code = runtime.exitCode === 137 ? 124 : runtime.exitCode, word = null, strings = {}, found = {};
   for (var i = 0; i < self.length; i++) {
     found[self[i].basename] = true;
     try {
+      if (self[i].basename === "gbdx_exit.json") { code = JSON.parse(self[i].contents).exit_code; }
       if (self[i].basename === "status.json") { word = String(JSON.parse(self[i].contents).status).toLowerCase(); }
       if (self[i].basename === "ports.json") { strings = JSON.parse(self[i].contents); }
     } catch (error) { strings = {}; }
   }
+  if (code === 124) { return "timedout"; }
   if (word === "fail" || word === "failed") { return "failed"; }
   if (word !== "success") { return code === 0 ? "broken contract" : "failed"; }
   if (code !== 0) { return "failed"; }
@@ -112,37 +126,48 @@ def member_definition(definition: Cwl, inputs: list[str], outputs: list[str]) ->
     return special
 
 
-def input_entry(port: dict[str, Any], identifier: str) -> Any:
-    """How a directory input port is laid out below /mnt/work/input, read-only as in the local worker."""
+def input_entry(port: dict[str, Any], identifier: str, work: str) -> Any:
+    """How a directory input port is laid out below `work`input, read-only as in the local worker."""
     reference = f'inputs["{identifier}"]'
     if port.get("multiplex"):
-        name = json.dumps(f"input/{port['name']}")
+        name = json.dumps(f"{work}input/{port['name']}")
         return (
             f"${{ return ({reference} || []).map(function (folder, index) "
             f"{{ return {{entryname: {name} + (index + 1), entry: folder}}; }}); }}"
         )
-    return {"entryname": f"input/{port['name']}", "entry": f"$({reference})"}
+    return {"entryname": escaped(f"{work}input/{port['name']}"), "entry": f"$({reference})"}
 
 
 def strings_expression(strings: dict[str, str]) -> str:
-    """The content of input/ports.json, without the ports that were not given. strings: port name -> CWL id."""
+    """The content of input/ports.json, without the ports that were not given. strings: port name -> CWL id.
+
+    The values of a multiplex port are numbered from 1, as its directories are.
+    """
     pairs = json.dumps(list(strings.items()))
     return (
-        f"${{ var values = {{}}; {pairs}.forEach(function (pair) "
-        "{ if (inputs[pair[1]] !== null && inputs[pair[1]] !== undefined) { values[pair[0]] = inputs[pair[1]]; } }); "
+        f"${{ var values = {{}}; {pairs}.forEach(function (pair) {{ var given = inputs[pair[1]]; "
+        "if (Array.isArray(given)) { given.forEach(function (one, index) { values[pair[0] + (index + 1)] = one; }); } "
+        "else if (given !== null && given !== undefined) { values[pair[0]] = given; } }); "
         "return JSON.stringify(values); }"
     )
 
 
-def work_directory(definition: Cwl) -> list[Any]:
-    """What /mnt/work holds when a task starts."""
+def input_entries(definition: Cwl, work: str = "") -> list[Any]:
+    """What a task finds when it starts: the directories and strings of its inputs. work: stands before the paths."""
     inputs, _ = port_ids(definition)
     folders = [port for port in input_ports(definition) if not is_string(port)]
     strings = {port["name"]: inputs[port["name"]] for port in input_ports(definition) if is_string(port)}
     return [
-        *(input_entry(port, inputs[port["name"]]) for port in folders),
-        {"entryname": "input/ports.json", "entry": strings_expression(strings)},
-        {"entryname": "gbdx_runtime.json", "entry": "{}\n"},
+        *(input_entry(port, inputs[port["name"]], work) for port in folders),
+        {"entryname": f"{work}input/ports.json", "entry": strings_expression(strings)},
+        {"entryname": f"{work}gbdx_runtime.json", "entry": "{}\n"},
+    ]
+
+
+def work_directory(definition: Cwl) -> list[Any]:
+    """What /mnt/work holds when a task starts."""
+    return [
+        *input_entries(definition),
         # Not writable, the empty directory would silently never be made.
         {
             "entryname": "output",
@@ -167,22 +192,37 @@ def input_parameter(port: dict[str, Any]) -> Cwl:
     return {"type": kinds if len(kinds) > 1 else kinds[0], **described(port)}
 
 
+def string_output(port: dict[str, Any]) -> Cwl:
+    """A string output port: its value in output/ports.json, all values in the order of their names when multiplex."""
+    key, kinds = json.dumps(port["name"]), ["string", "boolean"]
+    found = f"values[{key}] === undefined ? null : values[{key}]"
+    if port.get("multiplex"):
+        member = f"name.indexOf({key}) === 0 && name !== {key}"
+        found = f"Object.keys(values).filter(function (name) {{ return {member}; }}).sort()"
+        found += ".map(function (name) { return values[name]; })"
+    parsed = "var values = JSON.parse(self[0].contents)"
+    value = f"${{ try {{ {parsed}; return {found}; }} catch (error) {{ return null; }} }}"
+    binding = {"glob": "output/ports.json", "loadContents": True, "outputEval": value}
+    types = [{"type": "array", "items": kinds}] if port.get("multiplex") else kinds
+    return {"type": ["null", *types], "outputBinding": binding, **described(port)}
+
+
+def folder_pattern(name: str) -> str:
+    """The glob of an output directory, in which neither a wildcard nor an expression of CWL is found."""
+    return "output/" + escaped(glob.escape(name))
+
+
 def output_parameter(port: dict[str, Any], basename: str) -> Cwl:
     """An output port as an optional CWL output parameter; strings come out of output/ports.json."""
     if is_string(port):
-        key = json.dumps(port["name"])
-        value = (
-            f"${{ try {{ var value = JSON.parse(self[0].contents)[{key}]; "
-            "return value === undefined ? null : value; } "
-            "catch (error) { return null; } }"
-        )
-        binding = {"glob": "output/ports.json", "loadContents": True, "outputEval": value}
-        return {"type": ["null", "string", "boolean"], "outputBinding": binding, **described(port)}
-    pattern = "output/" + glob.escape(port["name"])
+        return string_output(port)
+    pattern = folder_pattern(port["name"])
     if port.get("multiplex"):
+        # Of what begins with the name: a port called `p` doesn't mean the file ports.json.
+        folders = '$(self.filter(function (one) { return one.class === "Directory"; }))'
         return {
             "type": ["null", {"type": "array", "items": "Directory"}],
-            "outputBinding": {"glob": pattern + "?*"},
+            "outputBinding": {"glob": pattern + "?*", "outputEval": folders},
             **described(port),
         }
     binding = {"glob": pattern}
@@ -198,7 +238,7 @@ def record_outputs(definition: Cwl, prefix: str) -> Cwl:
     expected = [port for port in output_ports(definition) if not port.get("multiplex") and port.get("required", True)]
     folders = [port["name"] for port in expected if not is_string(port)]
     texts = [port["name"] for port in expected if is_string(port)]
-    globs = ["status.json", "output/ports.json", *(f"output/{glob.escape(name)}" for name in folders)]
+    globs = [EXIT_FILE, "status.json", "output/ports.json", *map(folder_pattern, folders)]
     expression = STATUS_EXPRESSION % (json.dumps(folders), json.dumps(texts))
 
     def file(pattern: str, name: str) -> Cwl:
@@ -211,21 +251,22 @@ def record_outputs(definition: Cwl, prefix: str) -> Cwl:
         EXIT_CODE: {"type": "int", "outputBinding": {"outputEval": "$(runtime.exitCode)"}},
         STATUS_FILE: file("status.json", "status.json"),
         STRINGS_FILE: file("output/ports.json", "ports.json"),
-        STDOUT: file("gbdx_stdout.txt", "stdout.txt"),
-        STDERR: file("gbdx_stderr.txt", "stderr.txt"),
+        STDOUT: file(prefix + STDOUT_FILE, "stdout.txt"),
+        STDERR: file(prefix + STDERR_FILE, "stderr.txt"),
     }
 
 
-def limited_command(definition: Cwl, timeout: int, own_command: list[str] | None) -> list[str]:
+def limited_command(definition: Cwl, timeout: int, own_command: list[str] | None, bare: bool) -> list[str]:
     """The command behind `timeout`, which ends it inside its container; an engine's own limit ends only the client.
 
     own_command is the image's CMD, for a definition without a command; None when the command can't be prefixed,
-    because the image has an entry point that would take `timeout` for an argument.
+    because the image has an entry point that would take `timeout` for an argument. bare: without a record of its end.
     """
     command = shlex.split(container(definition).get("command") or "") or own_command or []
     if own_command is None or not command:
         return shlex.split(container(definition).get("command") or "")
-    return ["timeout", "-k", str(GRACE), str(timeout), *command]
+    recorder = [] if bare else ["sh", "-c", RECORDER, "task"]
+    return ["timeout", "-k", str(GRACE), str(timeout), *recorder, *command]
 
 
 def tool(
@@ -260,7 +301,8 @@ def tool(
         "ToolTimeLimit": {"timelimit": seconds + MARGIN},
     }
     if wants_gpu(definition, domain):
-        requirements["cwltool:CUDARequirement"] = {"cudaVersionMin": "10.0", "cudaComputeCapability": "3.0"}
+        requirements[CUDA] = CUDA_WANTED
+    command = limited_command(definition, seconds, own_command, bare)
     document = {
         "cwlVersion": "v1.2",
         "class": "CommandLineTool",
@@ -271,10 +313,10 @@ def tool(
         "gbdx:definition": json.dumps(definition),
         "requirements": requirements,
         "baseCommand": [],
-        "arguments": [{"valueFrom": escaped(word)} for word in limited_command(definition, seconds, own_command)],
+        "arguments": [{"valueFrom": escaped(word)} for word in command],
         "successCodes": list(range(256)),
-        "stdout": "gbdx_stdout.txt",
-        "stderr": "gbdx_stderr.txt",
+        "stdout": prefix + STDOUT_FILE,
+        "stderr": prefix + STDERR_FILE,
         "inputs": {inputs[port["name"]]: input_parameter(port) for port in input_ports(definition)},
         "outputs": {
             **{

@@ -175,6 +175,11 @@ def give(folder: Path) -> None:
         os.chown(path, uid, gid, follow_symlinks=False)
 
 
+def no_gpu(settings: Settings) -> str | None:
+    """Where no GPU was found, None when there is one."""
+    return None if containers.has_gpu() else "on this machine"
+
+
 def make_tool(document: Any, loading: LoadingContext) -> Any:
     """cwltool's factory of processes, with our class for tools."""
     if document.get("class") == "CommandLineTool":

@@ -74,6 +74,8 @@ class Runner:
     def start(self) -> None:
         """Lets what an earlier life of the service left running wait again, then begins to work."""
         containers.remove_leftovers(self.settings.service)
+        if self.settings.engine == "toil":  # its containers don't carry the service's mark
+            containers.remove_mounting(self.settings.state / "runs")
         for row in self.store.rows(sql.select(WORKFLOWS).where(WORKFLOWS.c.state == "running")):
             self.put_back(row)
         query = sql.select(WORKFLOWS.c.id).where(WORKFLOWS.c.state == "complete", ~WORKFLOWS.c.called_back)
@@ -232,11 +234,8 @@ class Runner:
                 containers.check_image(container_properties(step.definition)["image"], registered[step.name])
             except containers.ImageError as error:
                 faults[step.name] = str(error)
-            local = self.settings.engine == "cwltool" or not self.settings.engine_arguments
-            if wants_gpu(step.definition, step.domain) and local and not containers.has_gpu():
-                faults[step.name] = (
-                    f"task {step.name!r}: expected a GPU (domain {step.domain}), found none on this machine"
-                )
+            if wants_gpu(step.definition, step.domain) and (where := self.engine().no_gpu(self.settings)):
+                faults[step.name] = f"task {step.name!r}: expected a GPU (domain {step.domain}), found none {where}"
         made = {(step.name, port) for step in plan.steps.values() for port in made_inputs(step.request)}
         for number, (identifier, (task, port, url)) in enumerate(plan.folders.items()):
             if task in faults or self.ended(row["id"]):

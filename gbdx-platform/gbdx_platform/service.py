@@ -108,6 +108,22 @@ def ended(signum: int, frame: object) -> None:
     raise SystemExit(0)
 
 
+def check_engine(settings: Settings) -> None:
+    """Refuses an engine that could run nothing.
+
+    Raises:
+        ServiceError: Toil is not there, or not with those arguments.
+    """
+    if settings.engine != "toil":
+        return
+    from gbdx_platform import toil_engine
+
+    try:
+        toil_engine.check(settings.engine_arguments)
+    except toil_engine.ToilError as error:
+        raise ServiceError(str(error)) from None
+
+
 def serve(settings: Settings, certificate: str | None = None, key: str | None = None, plain: bool = False) -> None:
     """Serves until SIGTERM or Ctrl-C; everything that was started ends with it.
 
@@ -119,6 +135,7 @@ def serve(settings: Settings, certificate: str | None = None, key: str | None = 
             f"host: expected a loopback address or a certificate, found {settings.host} without TLS "
             "(--plain-http allows it, behind a proxy that does TLS)"
         )
+    check_engine(settings)
     signal.signal(signal.SIGTERM, ended)
     with only_one(settings):
         store = Store(settings.database_url)

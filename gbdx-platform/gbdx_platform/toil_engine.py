@@ -1,75 +1,151 @@
 """Runs a CWL workflow with Toil: on one machine, or on a cluster by the arguments that are passed to it.
 
-Toil is a program of its own here. It tells little while it runs: the tasks that wait for nothing are shown as running
-from its start, the others become complete at its end. The verdicts are read from what came back: the state that CWL
-computed, with exit code and status.json for the note.
+Toil is a program of its own here. Where its workers share the service's folder of state, the folders that tasks leave
+in it tell what has begun and what has ended, and a task is judged there as it is with cwltool. With a job store
+elsewhere (`--jobStore`) only the end of the workflow tells it, and what came back.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import shutil
 import signal
+import stat
 import subprocess
 import sys
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from gbdx_platform import containers
 from gbdx_platform.cwl_tool import (
     EXIT_CODE,
+    EXIT_FILE,
     STATUS,
     STATUS_FILE,
     STDERR,
+    STDERR_FILE,
     STDOUT,
+    STDOUT_FILE,
     STRINGS_FILE,
+    TIMED_OUT,
     is_string,
     output_ports,
     port_ids,
 )
-from gbdx_platform.cwl_workflow import Step, source_of
+from gbdx_platform.cwl_workflow import Step
 from gbdx_platform.settings import Settings
-from gbdx_platform.task_verdict import Verdict, judge, port_problems, printable
-from gbdx_platform.verdicts import Watch, string_outputs
+from gbdx_platform.task_verdict import BrokenContractError, Verdict, judge, port_problems, printable, read_json_object
+from gbdx_platform.verdicts import Watch, string_outputs, work_verdict
 
 STOP_SECONDS = 30
+# Stands for a workflow's id in --jobStore.
+WORKFLOW_ID = "{workflow}"
+# What a batch system's own client is called, and those whose nodes share no folder with the service.
+CLIENTS = {"slurm": "sbatch", "grid_engine": "qsub", "torque": "qsub", "lsf": "bsub"}
+UNSHARED = {"aws_batch": "aws:<region>:<name>", "kubernetes": "aws:<region>:<name>"}
 
 
 class ToilError(RuntimeError):
-    """Toil could not run the workflow; the message is the end of what it said."""
+    """Toil can't be used as asked, or could not run a workflow; the message is a sentence, or the end of its log."""
+
+
+# --- what it is asked
+
+
+def asked(arguments: tuple[str, ...]) -> argparse.Namespace:
+    """batchSystem and jobStore out of the arguments for Toil."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--batchSystem", default="single_machine")
+    parser.add_argument("--jobStore")
+    return parser.parse_known_args(arguments)[0]
 
 
 def program() -> str:
-    """Toil's runner, from the environment of this Python or from PATH.
+    """Toil's runner, in the environment of this Python.
 
     Raises:
         ToilError: it isn't installed.
     """
-    beside = Path(sys.executable).with_name("toil-cwl-runner")
-    found = str(beside) if beside.exists() else shutil.which("toil-cwl-runner")
-    if not found:
+    found = Path(sys.executable).with_name("toil-cwl-runner")
+    if not found.exists():
         raise ToilError("engine: expected the program toil-cwl-runner (gbdx-platform/install.sh --toil), found none")
-    return found
+    return str(found)
+
+
+def check(arguments: tuple[str, ...]) -> None:
+    """Refuses arguments with which no workflow could run.
+
+    Raises:
+        ToilError: no Toil; an unknown batch system, or one without its client; a job store that can't be used.
+    """
+    program()
+    from toil.batchSystems.registry import get_batch_system, get_batch_systems
+
+    wanted = asked(arguments)
+    name, store = wanted.batchSystem, wanted.jobStore
+    if name not in get_batch_systems():
+        raise ToilError(f"--batchSystem: expected one of {', '.join(sorted(get_batch_systems()))}, found {name!r}")
+    try:
+        get_batch_system(name)
+    except ImportError as error:
+        raise ToilError(f"--batchSystem={name}: expected the Python package {error.name}, found none") from None
+    if name in CLIENTS and not shutil.which(CLIENTS[name]):
+        raise ToilError(f"--batchSystem={name}: expected the program {CLIENTS[name]} on PATH, found none")
+    if store is None and name in UNSHARED:
+        example = f"--jobStore={UNSHARED[name]}-{WORKFLOW_ID}"
+        raise ToilError(f"--batchSystem={name}: expected {example}, as its nodes share no folder, found no --jobStore")
+    if store is not None and WORKFLOW_ID not in store:
+        raise ToilError(f"--jobStore: expected {WORKFLOW_ID} in it, as each workflow needs its own, found {store!r}")
+
+
+def no_gpu(settings: Settings) -> str | None:
+    """Where no GPU was found, None when there is one or only the cluster knows."""
+    system = asked(settings.engine_arguments).batchSystem
+    if system == "single_machine" and not containers.has_gpu():
+        return "on this machine"
+    if system == "slurm":
+        offered = subprocess.run(["sinfo", "--noheader", "--format=%G"], capture_output=True, text=True, check=False)
+        return None if "gpu" in offered.stdout else "in Slurm's partitions (sinfo)"
+    return None
+
+
+def command(folder: Path, arguments: tuple[str, ...]) -> list[str]:
+    """Toil's whole command line for one workflow; everything that it writes here stays below the workflow's folder."""
+    for name in ("work", "tmp"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    shared = asked(arguments).jobStore is None
+    # Files stay where the tasks write them, instead of being copied to a job store and back.
+    in_place = ["--jobStore", str(folder / "store"), "--bypass-file-store", "--leave-tmpdir"] if shared else []
+    # Ends with this service, even when that is killed.
+    tied = ["setpriv", "--pdeathsig", "TERM"] if shutil.which("setpriv") else []
+    return [
+        *(*tied, program(), *in_place, "--workDir", str(folder / "work"), "--outdir", str(folder / "results")),
+        *("--tmpdir-prefix", f"{folder / 'tmp'}/", "--tmp-outdir-prefix", str(folder / "step-"), "--no-prepull"),
+        *("--publishWorkflowMetrics", "no", "--disableProgress", "--clean", "always", "--retryCount", "0"),
+        *("--enable-ext", *(argument.replace(WORKFLOW_ID, folder.name) for argument in arguments)),
+        *(str(folder / "workflow.cwl.json"), str(folder / "job.json")),
+    ]
 
 
 def environment() -> dict[str, str]:
     """Toil's: its own programs, node and the container engine on PATH."""
-    folders = [str(Path(sys.executable).parent), str(Path(program()).parent), str(Path(containers.engine()).parent)]
+    folders = [str(Path(sys.executable).parent), str(Path(containers.engine()).parent)]
     return {**os.environ, "PATH": os.pathsep.join([*folders, os.environ.get("PATH", "")])}
 
 
-def command(folder: Path, arguments: tuple[str, ...]) -> list[str]:
-    """Toil's whole command line; everything that it writes stays below the run's folder."""
-    for name in ("work", "tmp"):
-        (folder / name).mkdir(parents=True, exist_ok=True)
-    return [
-        *(program(), "--jobStore", str(folder / "store"), "--workDir", str(folder / "work")),
-        *("--outdir", str(folder / "results"), "--tmpdir-prefix", f"{folder / 'tmp'}/", "--no-prepull"),
-        *("--publishWorkflowMetrics", "no", "--disableProgress", "--clean", "always", "--retryCount", "0"),
-        *("--enable-ext", *arguments),
-        *(str(folder / "workflow.cwl.json"), str(folder / "job.json")),
-    ]
+# --- one workflow
+
+
+@dataclass
+class Progress:
+    """What was seen of a run. begun: step id -> its work folder; exited, told: step ids."""
+
+    begun: dict[str, Path] = field(default_factory=dict)
+    exited: set[str] = field(default_factory=set)
+    told: set[str] = field(default_factory=set)
 
 
 def run(watch: Watch, settings: Settings) -> None:
@@ -79,13 +155,10 @@ def run(watch: Watch, settings: Settings) -> None:
         ToilError: it ended without results.
     """
     watch.folder.mkdir(parents=True, exist_ok=True)
-    for step in watch.plan.steps.values():
-        if not any(source_of(entry) for entry in step.request.get("inputs") or []):
-            watch.started(step.name, "toil")
     (watch.folder / "workflow.cwl.json").write_text(json.dumps(watch.plan.document), encoding="utf-8")
     (watch.folder / "job.json").write_text(json.dumps(watch.plan.job), encoding="utf-8")
+    line, progress = command(watch.folder, settings.engine_arguments), Progress()
     with (watch.folder / "toil.out").open("wb") as out, (watch.folder / "toil.log").open("wb") as log:
-        line = command(watch.folder, settings.engine_arguments)
         process = subprocess.Popen(
             line,
             stdin=subprocess.DEVNULL,
@@ -96,32 +169,45 @@ def run(watch: Watch, settings: Settings) -> None:
             start_new_session=True,
         )
         try:
-            wait(process, watch)
+            follow(process, watch, progress)
         finally:
             stop(process, watch.folder)
     if watch.canceled():
         return
-    try:
-        outputs = json.loads((watch.folder / "toil.out").read_text("utf-8"))
-    except ValueError:
-        said = (watch.folder / "toil.log").read_text("utf-8", "replace").strip()[-600:]
-        raise ToilError(f"Toil ended with exit code {process.returncode}: {printable(said)}") from None
+    look(watch, progress)
+    look(watch, progress)
+    outputs = results(watch.folder, process.returncode)
     for step_id, step in watch.plan.steps.items():
-        finish(watch, step_id, step, outputs)
+        if step_id not in progress.told:
+            finish(watch, step_id, step, progress.begun.get(step_id), outputs)
 
 
-def wait(process: subprocess.Popen[bytes], watch: Watch) -> None:
+def results(folder: Path, exit_code: int) -> dict[str, Any]:
+    """Toil's outputs: workflow output id -> value.
+
+    Raises:
+        ToilError: it printed none.
+    """
+    try:
+        found: dict[str, Any] = json.loads((folder / "toil.out").read_text("utf-8"))
+    except ValueError:
+        said = (folder / "toil.log").read_text("utf-8", "replace").strip()[-600:]
+        raise ToilError(f"Toil ended with exit code {exit_code}: {printable(said)}") from None
+    return found
+
+
+def follow(process: subprocess.Popen[bytes], watch: Watch, progress: Progress) -> None:
     """Until Toil ends by itself or the workflow is canceled."""
     while not watch.canceled():
         try:
             process.wait(0.5)
             return
         except subprocess.TimeoutExpired:
-            continue
+            look(watch, progress)
 
 
 def stop(process: subprocess.Popen[bytes], folder: Path) -> None:
-    """Ends Toil if it runs, then the containers that it left on this machine, which it does not end itself.
+    """Ends Toil if it runs, and the containers that it left on this machine, which it does not end itself.
 
     They are known by their mounts: Toil 9.6 fails each job when it is asked to record container ids (--cidfile-dir).
     """
@@ -132,43 +218,105 @@ def stop(process: subprocess.Popen[bytes], folder: Path) -> None:
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+    if process.returncode:
         containers.remove_mounting(folder)
 
 
-def path_of(value: Any) -> Path | None:
-    """The path of a File or Directory that came back."""
-    return Path(value["path"]) if isinstance(value, dict) and value.get("path") else None
+# --- what tasks leave in a folder that is shared with them
 
 
-def finish(watch: Watch, step_id: str, step: Step, outputs: dict[str, Any]) -> None:
-    """Lays out what came back of one task as the task left it, judges it, and tells the watch; skipped ones not."""
-    state = outputs.get(f"{step_id}.{STATUS}")
-    if state is None:
-        return
-    work = watch.folder / "back" / step_id
-    (work / "output").mkdir(parents=True)
-    places = {STATUS_FILE: work / "status.json", STRINGS_FILE: work / "output" / "ports.json"}
-    logs = watch.logs / step_id
+def look(watch: Watch, progress: Progress) -> None:
+    """Tells the watch which tasks have begun and which have ended since the last look."""
+    for path in watch.folder.glob(f"step-*/*.{STDOUT_FILE}"):
+        step_id = path.name.removesuffix(f".{STDOUT_FILE}")
+        if step_id in watch.plan.steps and step_id not in progress.begun:
+            progress.begun[step_id] = path.parent
+            watch.started(watch.plan.steps[step_id].name, "toil")
+    for step_id in progress.begun.keys() - progress.told:
+        step, work = watch.plan.steps[step_id], progress.begun[step_id]
+        link_logs(work, step_id, watch.logs / step_id)
+        code = recorded_exit(work)
+        if code is None:
+            continue
+        # The record is the command's last act; by the next look its container is gone.
+        if step_id in progress.exited:
+            progress.told.add(step_id)
+            tell(watch, step, verdict_of(step, code, work), work)
+        progress.exited.add(step_id)
+
+
+def link_logs(work: Path, step_id: str, logs: Path) -> None:
+    """Makes a task's streams readable while it runs; what the task put there in place of them is not followed."""
     logs.mkdir(parents=True, exist_ok=True)
-    places |= {STDOUT: logs / "stdout.txt", STDERR: logs / "stderr.txt"}
-    for name, place in places.items():
-        if found := path_of(outputs.get(f"{step_id}.{name}")):
-            shutil.move(found, place)
-    problems: list[str] = []
-    _, ids = port_ids(step.special)
-    for port in output_ports(step.special):
-        found = path_of(outputs.get(f"{step_id}.{ids[port['name']]}"))
-        if found and not is_string(port):
-            shutil.move(found, work / "output" / port["name"])
-            problems += port_problems(str(work / "output"), port["name"])
-    verdict = verdict_of(step, str(state), outputs.get(f"{step_id}.{EXIT_CODE}") or 0, work, problems)
+    for name, log in ((STDOUT_FILE, logs / "stdout.txt"), (STDERR_FILE, logs / "stderr.txt")):
+        source = work / f"{step_id}.{name}"
+        if not os.path.exists(source) or (log.exists() and log.samefile(source)):
+            continue
+        linked = log.with_suffix(".new")
+        os.link(source, linked, follow_symlinks=False)
+        if stat.S_ISREG(linked.lstat().st_mode):
+            linked.replace(log)
+        else:
+            linked.unlink()
+
+
+def recorded_exit(work: Path) -> int | None:
+    """The exit code that a command's recorder left, None while there is none."""
+    try:
+        found = read_json_object(str(work / EXIT_FILE)) or {}
+    except BrokenContractError:
+        return None
+    code = found.get("exit_code")
+    return code if isinstance(code, int) else None
+
+
+def verdict_of(step: Step, code: int, work: Path) -> Verdict:
+    """The verdict on a task whose work folder is at hand."""
+    return late(step) if code == TIMED_OUT else work_verdict(step, code, work)
+
+
+def late(step: Step) -> Verdict:
+    """The verdict on a task that took too long."""
+    return Verdict("timedout", f"over its timeout of {step.timeout} s")
+
+
+def tell(watch: Watch, step: Step, verdict: Verdict, work: Path) -> None:
+    """Tells the watch of a task's end."""
     watch.finished(step.name, verdict, work, string_outputs(step, work) if verdict.state == "success" else {})
 
 
-def verdict_of(step: Step, state: str, exit_code: int, work: Path, problems: list[str]) -> Verdict:
-    """CWL's state with the sentence that goes with it; ours where it is stricter."""
-    if state == "timedout":
-        return Verdict("timedout", f"over its timeout of {step.timeout} s")
+# --- what came back at the end
+
+
+def finish(watch: Watch, step_id: str, step: Step, work: Path | None, outputs: dict[str, Any]) -> None:
+    """Judges a task by what came back of it; a skipped one not."""
+    state, code = outputs.get(f"{step_id}.{STATUS}"), outputs.get(f"{step_id}.{EXIT_CODE}") or 0
+    if state is None:
+        return
+    if work:
+        tell(watch, step, late(step) if state == "timedout" else verdict_of(step, code, work), work)
+        return
+    watch.started(step.name, "toil")
+    work = watch.folder / "back" / step_id
+    problems = lay_out(step, step_id, work, watch.logs / step_id, outputs)
     if state == "broken contract" and not problems:
         problems = ["the declared outputs were not all there"]
-    return judge(exit_code, str(work / "status.json"), problems)
+    verdict = late(step) if state == "timedout" else judge(code, str(work / "status.json"), problems)
+    tell(watch, step, verdict, work)
+
+
+def lay_out(step: Step, step_id: str, work: Path, logs: Path, outputs: dict[str, Any]) -> list[str]:
+    """Lays out what came back of a task as the task left it; returns what is wrong with its directories."""
+    (work / "output").mkdir(parents=True)
+    logs.mkdir(parents=True, exist_ok=True)
+    places = {STATUS_FILE: work / "status.json", STRINGS_FILE: work / "output" / "ports.json"}
+    places |= {STDOUT: logs / "stdout.txt", STDERR: logs / "stderr.txt"}
+    _, ids = port_ids(step.special)
+    ports = [port["name"] for port in output_ports(step.special) if not is_string(port)]
+    places |= {ids[name]: work / "output" / name for name in ports}
+    for name, place in places.items():
+        found = outputs.get(f"{step_id}.{name}")
+        if isinstance(found, dict) and found.get("path"):
+            shutil.move(found["path"], place)
+    here = [name for name in ports if os.path.lexists(work / "output" / name)]
+    return [problem for name in here for problem in port_problems(str(work / "output"), name)]
