@@ -15,18 +15,19 @@ from fastapi.responses import HTMLResponse, JSONResponse, Response
 from fastapi.security import HTTPBearer
 from fastapi.staticfiles import StaticFiles
 from fastapi_offline import FastAPIOffline
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, SkipValidation
+from sqlalchemy.exc import OperationalError
 from starlette.exceptions import HTTPException
 
 from gbdx_platform import __version__, accounts, export, registry
 from gbdx_platform.cwl_tool import cwl_ids
 from gbdx_platform.database import ACCOUNTS, BATCHES, EVENTS, WORKFLOWS, Row, Store, new_id, now, timestamp
 from gbdx_platform.registry import RefusedError
-from gbdx_platform.runs import Runner
+from gbdx_platform.runs import Runner, complain
 from gbdx_platform.settings import Settings
 from gbdx_platform.task_definition import Problem
 from gbdx_platform.workflow_objects import event_object, new_workflow, workflow_object
-from gbdx_platform.workflow_request import RequestError, batch_requests, parsed, problems_of
+from gbdx_platform.workflow_request import RequestError, WorkflowRequest, batch_requests, parsed, problems_of
 
 PAGE = Path(__file__).with_name("page")
 PAGE_POLICY = (
@@ -40,6 +41,8 @@ LARGEST_BODY = 16 * 2**20
 EMPTY_LOG = "<empty>"
 Text = Annotated[str, Field(max_length=400)]
 AnyJson = Annotated[Any, Body()]
+# Described by the model, but checked in `valid`, which knows the registry and says everything at once.
+AnyWorkflow = Annotated[SkipValidation[WorkflowRequest], Body()]
 
 
 class Search(BaseModel):
@@ -108,6 +111,13 @@ def bad_parameter(request: Request, error: RequestValidationError) -> Response:
     """Parameters or JSON that don't fit."""
     said = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
     return failure(400, said)
+
+
+@app.exception_handler(OperationalError)
+def database_away(request: Request, error: OperationalError) -> Response:
+    """A database that doesn't answer, or a full disk below it; where it is, only the log says."""
+    complain(request.url.path, error)
+    return failure(503, "the service's database can't be used now; its log says more")
 
 
 @app.exception_handler(Exception)
@@ -268,7 +278,7 @@ def answer(request: Request, row: Row) -> dict[str, Any]:
 
 
 @app.post("/workflows/v1/workflows", tags=["workflows"])
-def launch(request: Request, account: Account, workflow: AnyJson) -> Any:
+def launch(request: Request, account: Account, workflow: AnyWorkflow) -> Any:
     """Launches a workflow; everything that is wrong with it is said at once."""
     store, runner, _ = service_of(request)
     asked, rows = valid(request, account, workflow)
@@ -374,7 +384,7 @@ def batch_object(request: Request, row: Row) -> dict[str, Any]:
 
 
 @app.post("/workflows/v1/batch_workflows", tags=["batches"])
-def launch_batch(request: Request, account: Account, workflow: AnyJson) -> Any:
+def launch_batch(request: Request, account: Account, workflow: AnyWorkflow) -> Any:
     """Launches one workflow for each index of the lists; all or none."""
     store, runner, _ = service_of(request)
     asked, rows = valid(request, account, workflow)

@@ -23,7 +23,6 @@ from cwltool.context import LoadingContext, RuntimeContext
 from cwltool.docker import DockerCommandLineJob
 from cwltool.executors import MultithreadedJobExecutor
 from cwltool.load_tool import load_tool
-from cwltool.utils import CWLObjectType
 from cwltool.workflow import default_make_tool
 
 from gbdx_platform import containers
@@ -72,7 +71,7 @@ class TaskJob(DockerCommandLineJob):
             verdict = watch.finished(step.name, Verdict("failed", f"the platform could not run it: {error}"), None, {})
             outputs = {STATUS: verdict.state}
         _, ids = port_ids(step.special)
-        empty: CWLObjectType = dict.fromkeys([*ids.values(), STATUS])
+        empty: dict[str, Any] = dict.fromkeys([*ids.values(), STATUS])
         assert runtimeContext.workflow_eval_lock is not None
         assert self.output_callback is not None
         with runtimeContext.workflow_eval_lock:
@@ -114,7 +113,9 @@ class TaskJob(DockerCommandLineJob):
         return [*containers.mount(os.path.realpath(self.outdir), self.builder.outdir, False), *volumes]
 
     @staticmethod
-    def append_volume(runtime: list[str], source: str, target: str, writable: bool = False) -> None:
+    def append_volume(
+        runtime: list[str], source: str, target: str, writable: bool = False, skip_mkdirs: bool = False
+    ) -> None:
         """One bind mount, in the engine's spelling that takes any path."""
         runtime.extend(containers.mount(os.path.realpath(source), target, not writable))
 
@@ -187,11 +188,8 @@ def make_tool(document: Any, loading: LoadingContext) -> Any:
     return default_make_tool(document, loading)
 
 
-def run(watch: Watch, settings: Settings) -> dict[str, Any]:
+def run(watch: Watch, settings: Settings) -> None:
     """Runs a plan to its end; what became of each task is told to the watch.
-
-    Returns:
-        workflow output id -> value, statuses among them.
 
     Raises:
         cwltool's own errors, when the document could not be run at all.
@@ -215,15 +213,14 @@ def run(watch: Watch, settings: Settings) -> dict[str, Any]:
     document.write_text(json.dumps(watch.plan.document), encoding="utf-8")
     process = load_tool(document.as_uri(), loading)
     try:
-        outputs, _ = MultithreadedJobExecutor().execute(process, watch.plan.job, context)
+        MultithreadedJobExecutor().execute(process, watch.plan.job, context)
     finally:
         end_node()
-    return outputs or {}
 
 
 def end_node() -> None:
     """Ends the node processes of this thread: cwl-utils keeps one for each thread that evaluates, past its end."""
-    engine = get_js_engine()
+    engine: Any = get_js_engine()
     started: dict[Any, subprocess.Popen[str]] = getattr(engine.localdata, "procs", {})
     for process in started.values():
         process.kill()

@@ -70,7 +70,8 @@ def connect(url: str) -> sql.Engine:
     for scheme in ("postgres://", "postgresql://"):
         if url.startswith(scheme):
             url = "postgresql+psycopg://" + url.removeprefix(scheme)
-    engine = sql.create_engine(url, pool_size=10, max_overflow=40)
+    # A connection is tried before it is lent: a database that was away closed those it had.
+    engine = sql.create_engine(url, pool_size=10, max_overflow=40, pool_pre_ping=True)
     if engine.dialect.name == "sqlite":
 
         @sql.event.listens_for(engine, "connect")

@@ -156,11 +156,27 @@ class Runner:
             complain(f"workflow {workflow}: the database can't be used, it is tried again", error)
             self.stopping.wait(IDLE_SECONDS)
         except Exception as error:  # the note tells it; a workflow never stays running
-            self.end_unfinished(row, "failed", f"the platform could not run it: {printable(str(error) or repr(error))}")
+            note = f"the platform could not run it: {printable(str(error) or repr(error))}"
+            with contextlib.suppress(OperationalError):
+                self.patiently(self.end_unfinished, row, "failed", note)
         finally:
             self.running.pop(workflow, None)
             self.canceled.discard(workflow)
             self.wake.set()
+
+    def patiently(self, function: Callable[..., None], *arguments: Any, **named: Any) -> None:
+        """Calls a function until the database takes what it writes, so that no work is lost to a database that is away.
+
+        Raises:
+            OperationalError: it did not, and the service stops.
+        """
+        while True:
+            try:
+                return function(*arguments, **named)
+            except OperationalError as error:
+                complain("the database can't be used, it is tried again", error)
+                if self.stopping.wait(IDLE_SECONDS):
+                    raise
 
     def put_back(self, row: Row) -> None:
         """An interrupted workflow waits again; what it has finished stays finished."""
@@ -270,8 +286,8 @@ class Runner:
 
         def started(name: str, container: str) -> None:
             # Together, so that no moment shows a running task in a workflow that waits.
-            self.store.set_workflow(workflow, "running", "started")
-            self.store.set_task(tasks[name], "running", "started", started=now(), container=container)
+            self.patiently(self.store.set_workflow, workflow, "running", "started")
+            self.patiently(self.store.set_task, tasks[name], "running", "started", started=now(), container=container)
 
         def finished(name: str, verdict: Verdict, work: Path | None, strings: dict[str, Any]) -> Verdict:
             if verdict.state == "canceled" and workflow not in self.canceled:
@@ -284,7 +300,8 @@ class Runner:
                     output["value"] = strings.get(output["name"])
             event = EVENTS.get(verdict.state, "failed")
             prefix = "" if verdict.state in (*EVENTS, "failed") else f"{verdict.state}: "
-            self.store.set_task(task, "complete", event, prefix + verdict.reason, body=task["body"])
+            note = prefix + verdict.reason
+            self.patiently(self.store.set_task, task, "complete", event, note, body=task["body"])
             return verdict
 
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,5 @@
-"""A live service with a real engine and a real S3, started once; every test is an HTTP client of it.
+"""A live service with a real engine and a real S3, started once; every test is an HTTP client of it. Tests that bear
+the mark `both_databases` have it once more, with its state in a real PostgreSQL.
 
 The package is used from its folder, so that nothing has to be installed but what requirements.txt lists.
 """
@@ -19,6 +20,29 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 from gbdx_platform import containers  # noqa: E402
 from live_service import IMAGE, ROOT, Service, Session  # noqa: E402
+from postgresql import cluster  # noqa: E402
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "both_databases: runs with SQLite and with PostgreSQL")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if metafunc.definition.get_closest_marker("both_databases"):
+        # None is what the other tests have, so that they share the first service.
+        metafunc.parametrize("service", [None, "postgresql"], ids=["sqlite", "postgresql"], indirect=True)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """PostgreSQL last, so that each service is started once."""
+    items.sort(key=lambda item: getattr(item, "callspec", None) is not None and "postgresql" in item.callspec.id)
+
+
+@pytest.fixture(scope="session")
+def database_url() -> Iterator[str]:
+    """A PostgreSQL of the tests' own."""
+    with cluster() as running:
+        yield running.url
 
 
 @pytest.fixture(scope="session")
@@ -35,12 +59,17 @@ def hello_image() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def service(hello_image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """One service for all tests."""
-    running = Service(tmp_path_factory.mktemp("service"))
+def service(
+    request: pytest.FixtureRequest, hello_image: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Service]:
+    """One service for all tests. When they are done, none of its secrets may be in its log or in what it answered."""
+    postgresql = getattr(request, "param", None) == "postgresql"
+    environment = {"DATABASE_URL": request.getfixturevalue("database_url")} if postgresql else {}
+    running = Service(tmp_path_factory.mktemp("service"), **environment)
     running.command("account", "alice")
     running.start()
     yield running
+    running.check_secrets()
     assert running.stop() == 0
 
 
@@ -65,6 +94,16 @@ def hello(session: Session) -> str:
     found = json.loads((ROOT / "hello-gbdx" / "hello-gbdx_definition.json").read_text("utf-8"))
     found["containerDescriptors"][0]["properties"]["image"] = IMAGE
     return session.register(found)
+
+
+@pytest.fixture
+def own_service(hello_image: str, tmp_path: Path) -> Iterator[Service]:
+    """A service of a test's own, which runs one workflow at a time; not started."""
+    running = Service(tmp_path / "state", GBDX_WORKFLOWS="1")
+    running.state.mkdir()
+    yield running
+    if running.process:
+        running.stop()
 
 
 @pytest.fixture

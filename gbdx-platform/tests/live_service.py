@@ -9,11 +9,15 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from gbdx_platform import containers
+from gbdx_platform.accounts import all_accounts
+from gbdx_platform.database import Store
 from gbdx_platform.local_s3 import free_ports
 from gbdx_platform.settings import read_credentials
 from gbdx_platform.storage import Storage
@@ -34,6 +38,8 @@ class Service:
         # The suite's own registry of images is this machine's: nothing is pulled.
         self.environment = {**kept, "PYTHONPATH": str(PLATFORM), "GBDX_PULL_TIMEOUT": "5", **environment}
         self.process: subprocess.Popen[bytes] | None = None
+        # What it answered, but for the two paths that give secrets out.
+        self.answers: set[str] = set()
 
     def command(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """One command of the command line."""
@@ -76,7 +82,33 @@ class Service:
         """A session as the default account, or with another token."""
         known = read_credentials(self.state)
         headers = {"Authorization": f"Bearer {token or known['token']}"}
-        return httpx.Client(base_url=known["url"], headers=headers, timeout=60)
+        hooks = {"response": [self.remember]}
+        return httpx.Client(base_url=known["url"], headers=headers, timeout=60, event_hooks=hooks)
+
+    def store(self) -> Store:
+        """Its database."""
+        return Store(self.environment.get("DATABASE_URL") or f"sqlite:///{self.state / 'platform.sqlite'}")
+
+    def remember(self, answer: httpx.Response) -> None:
+        """Keeps an answer for check_secrets."""
+        if not answer.url.path.startswith(("/auth/", "/s3creds/")):
+            answer.read()
+            self.answers.add(f"{answer.headers} {answer.text[: 2**16]}")
+
+    def check_secrets(self) -> None:
+        """No password, key or token is in the log of the service, of its S3, or in an answer."""
+        known = read_credentials(self.state)
+        secrets = {known["token"], known["password"], json.loads((self.state / "s3-admin.json").read_text())[1]}
+        for account in all_accounts(self.store()):
+            secrets |= {account["secret_key"], account["password"]}
+        logs = [(self.state / name).read_text("utf-8", "replace") for name in ("serve.log", "s3/log.txt")]
+        for text in (*logs, *self.answers):
+            assert not [secret for secret in secrets if secret in text], text[:1000]
+
+    def containers(self) -> str:
+        """The ids of the containers that bear its mark."""
+        mark = (self.state / "service-id").read_text()
+        return containers.call("ps", "--all", "--quiet", "--filter", f"label={containers.LABEL}={mark}").stdout
 
 
 class Session:
@@ -126,9 +158,23 @@ class Session:
             time.sleep(0.1)
         pytest.fail(f"not complete after {patience:g} s: {json.dumps(found, indent=1)}")
 
+    def events(self, workflow: str, task: str) -> list[str]:
+        """The event words of one task's life, in order."""
+        events = self.http.get(f"{API}/workflows/{workflow}/events").json()["Events"]
+        return [one["event"] for one in events if one["task"] == task]
+
     def run(self, *tasks: dict[str, Any], **more: Any) -> dict[str, Any]:
         """Launches a workflow and waits for its end."""
         return self.wait(self.launch(*tasks, **more))
+
+
+def wait_until(condition: Callable[[], Any]) -> None:
+    """Until something is so, for as long as the slowest machine needs."""
+    for _ in range(1200):
+        if condition():
+            return
+        time.sleep(0.05)
+    pytest.fail("did not become so within 60 s")
 
 
 def port(name: str, kind: str = "directory", required: bool = True, multiplex: bool = False) -> dict[str, Any]:

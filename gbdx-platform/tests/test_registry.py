@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 
+import pytest
 from gbdx_platform import containers
 from live_service import API, IMAGE, Session, definition, port, script, states, task
 
+pytestmark = pytest.mark.both_databases
 PORTS = ([port("a", "string", required=False)], [])
 
 

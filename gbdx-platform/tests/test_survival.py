@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
-
 import pytest
 from check_crashes import kill_at_random
 from gbdx_platform import containers
-from live_service import API, Service, Session, definition, port, script, states, task
+from live_service import API, Service, Session, definition, port, script, states, task, wait_until
 
 INTERRUPTED = "the service was stopped; the task starts again"
 # Takes a folder and a string, gives both on; a task called `slow` in its string input takes five seconds.
@@ -27,37 +22,6 @@ RELAY_PORTS = (
 )
 
 
-def containers_of(service: Service) -> str:
-    """The ids of the containers that bear a service's mark."""
-    mark = (service.state / "service-id").read_text()
-    return containers.call("ps", "--all", "--quiet", "--filter", f"label={containers.LABEL}={mark}").stdout
-
-
-def wait_until(condition: Callable[[], Any]) -> None:
-    """Until something is so; pytest's own limit is the patience of the person who waits."""
-    for _ in range(1200):
-        if condition():
-            return
-        time.sleep(0.05)
-    pytest.fail("did not become so within 60 s")
-
-
-def event_words(session: Session, workflow: str, name: str) -> list[str]:
-    """`event` of each of a task's events, in order."""
-    events = session.http.get(f"{API}/workflows/{workflow}/events").json()["Events"]
-    return [one["event"] for one in events if one["task"] == name]
-
-
-@pytest.fixture
-def own_service(hello_image: str, tmp_path: Path) -> Any:
-    """A service of a test's own, not started."""
-    service = Service(tmp_path / "state", GBDX_WORKFLOWS="1")
-    service.state.mkdir()
-    yield service
-    if service.process:
-        service.stop()
-
-
 @pytest.mark.parametrize("end", ["kill", "stop"])
 def test_an_interrupted_workflow_goes_on_from_the_task_that_was_interrupted(own_service: Service, end: str) -> None:
     own_service.start()
@@ -69,21 +33,21 @@ def test_an_interrupted_workflow_goes_on_from_the_task_that_was_interrupted(own_
         task("three", "relay", {"data": ("two:out",), "text": "third"}, {"out": "kept/three"}),
     )
     waiting = session.launch(task("next", "relay"))
-    wait_until(lambda: "started" in event_words(session, workflow, "two") and containers_of(own_service))
+    wait_until(lambda: "started" in session.events(workflow, "two") and own_service.containers())
     getattr(own_service, end)()
     own_service.start()
     session = Session(own_service.client())
     found = session.wait(workflow)
     assert states(found) == dict.fromkeys(["one", "two", "three"], "complete/succeeded")
     assert session.text("kept/three/third.txt") == "first slow.txt"
-    assert event_words(session, workflow, "one") == ["submitted", "scheduled", "started", "succeeded"]
-    assert event_words(session, workflow, "two") == [
+    assert session.events(workflow, "one") == ["submitted", "scheduled", "started", "succeeded"]
+    assert session.events(workflow, "two") == [
         *("submitted", "scheduled", "started", "submitted", "scheduled", "started", "succeeded")
     ]
     events = session.http.get(f"{API}/workflows/{workflow}/events").json()["Events"]
     assert [one["note"] for one in events if one["note"]] == [INTERRUPTED]
     assert states(session.wait(waiting)) == {"next": "complete/succeeded"}
-    wait_until(lambda: not containers_of(own_service) and not list((own_service.state / "runs").iterdir()))
+    wait_until(lambda: not own_service.containers() and not list((own_service.state / "runs").iterdir()))
 
 
 def test_a_workflow_that_was_being_canceled_when_the_service_died_is_canceled(own_service: Service) -> None:
@@ -93,7 +57,7 @@ def test_a_workflow_that_was_being_canceled_when_the_service_died_is_canceled(ow
     stubborn = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
     session.register(definition("stubborn", *RELAY_PORTS, script(stubborn)))
     workflow = session.launch(task("one", "stubborn"))
-    wait_until(lambda: "started" in event_words(session, workflow, "one") and containers_of(own_service))
+    wait_until(lambda: "started" in session.events(workflow, "one") and own_service.containers())
     session.http.post(f"{API}/workflows/{workflow}/cancel")
     own_service.kill()
     own_service.start()
@@ -106,16 +70,16 @@ def test_finished_work_whose_folder_was_lost_is_done_again(own_service: Service)
     session = Session(own_service.client())
     session.register(definition("relay", *RELAY_PORTS, script(RELAY)))
     workflow = session.launch(task("one", "relay"), task("two", "relay", {"text": ("one:said",), "data": ("one:out",)}))
-    wait_until(lambda: "started" in event_words(session, workflow, "two"))
+    wait_until(lambda: "started" in session.events(workflow, "two"))
     own_service.kill()
     containers.remove_mounting(own_service.state)
     (own_service.state / "runs").rename(own_service.state / "lost")
     own_service.start()
     session = Session(own_service.client())
     assert states(session.wait(workflow)) == {"one": "complete/succeeded", "two": "complete/succeeded"}
-    assert event_words(session, workflow, "one").count("started") == 2
+    assert session.events(workflow, "one").count("started") == 2
 
 
 def test_three_kills_at_random_points_lose_nothing(own_service: Service) -> None:
     kill_at_random(own_service, kills=3, longest=3, seed=1)
-    wait_until(lambda: not containers_of(own_service))
+    wait_until(lambda: not own_service.containers())

@@ -259,18 +259,3 @@ def test_the_callback_is_tried_again_until_it_is_taken_and_then_not_again(
     server.shutdown()
     assert [one["id"] for one in Receiver.received] == [found["id"]] * 2
     assert Receiver.received[1]["state"] == {"state": "complete", "event": "succeeded"}
-
-
-def test_search_finds_by_time_state_and_owner(session: Session, hello: str, fresh: str) -> None:
-    data = session.put(f"{fresh}/in/a.txt")
-    found = session.run(task("hello", hello, {"data_in": data}))
-
-    def search(**body: Any) -> list[str]:
-        answer = session.http.post(f"{API}/workflows/search", json=body).json()
-        return [one["id"] for one in answer["Workflows"]]
-
-    assert found["id"] in search(lookback_h=1, state="succeeded")
-    assert found["id"] in search(lookback_h=1, state="complete", owner="gbdx")
-    assert found["id"] not in search(lookback_h=1, state="running")
-    assert search(lookback_h=1, owner="somebody-else") == []
-    assert found["id"] in session.http.get(f"{API}/workflows").json()["workflows"]
