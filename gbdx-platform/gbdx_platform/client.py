@@ -16,7 +16,11 @@ API = "/workflows/v1"
 
 
 class ClientError(RuntimeError):
-    """The service refused, or isn't there; the message is its sentence."""
+    """The service refused, or isn't there; the message is its sentence. status: that of its answer, if there is one."""
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class Client:
@@ -49,7 +53,16 @@ class Client:
         found = answer.json() if "json" in answer.headers.get("content-type", "") else {"message": answer.text}
         errors = found.get("errors") or []
         lines = [f"{one['key']}: expected {one['expected']}, found {one['found']}" for one in errors]
-        raise ClientError("\n".join(lines) or str(found.get("message")))
+        raise ClientError("\n".join(lines) or str(found.get("message")), answer.status_code)
+
+    def look(self, path: str) -> Any:
+        """What is there, None when nothing is."""
+        try:
+            return self.ask("GET", path).json()
+        except ClientError as error:
+            if error.status != 404:
+                raise
+            return None
 
     def s3_credentials(self) -> dict[str, Any]:
         """The account's S3 keys, bucket, prefix and endpoint."""

@@ -11,19 +11,24 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from botocore.exceptions import BotoCoreError
+from botocore.exceptions import ClientError as S3Error
+
 from gbdx_platform import __version__
 from gbdx_platform.client import API, Client, ClientError
 from gbdx_platform.settings import load
 from gbdx_platform.storage import StorageError
 
+ENDED = {"succeeded", "failed", "timedout", "canceled"}
 COLORS = {"succeeded": "green", "failed": "red", "timedout": "red", "canceled": "yellow", "started": "cyan"}
 
 
 def read_json(path: str) -> Any:
     """The JSON of a file, `-` for standard input."""
-    text = sys.stdin.read() if path == "-" else Path(path).read_text("utf-8")
     try:
-        return json.loads(text)
+        return json.loads(sys.stdin.read() if path == "-" else Path(path).read_text("utf-8"))
+    except FileNotFoundError:
+        raise ClientError(f"{path}: expected a file, found none") from None
     except ValueError as error:
         raise ClientError(f"{path}: expected JSON, found {error}") from None
 
@@ -78,7 +83,7 @@ def name_image(client: Client, definition: Any, local: str) -> None:
         wanted = definition["containerDescriptors"][0]["properties"]["image"]
     except (KeyError, IndexError, TypeError):
         return  # the service says what is missing
-    if client.http.get(f"{API}/tasks/{task_type}").is_success:
+    if client.look(f"{API}/tasks/{task_type}"):
         raise ClientError(f"task {task_type!r} is registered already: raise the definition's version")
     done = containers.call("tag", local, wanted)
     if done.returncode:
@@ -105,52 +110,62 @@ def delete(options: argparse.Namespace) -> int:
 
 def launch(options: argparse.Namespace) -> int:
     """Launches a workflow, or a batch of them; prints its id."""
-    request = read_json(options.workflow)
-    client = Client(options.state)
+    request, client = read_json(options.workflow), Client(options.state)
     if isinstance(request, dict) and request.get("batch_values"):
-        print(client.ask("POST", f"{API}/batch_workflows", request).json()["batch_workflow_id"])
-        return 0
-    workflow = client.ask("POST", f"{API}/workflows", request).json()["id"]
-    print(workflow)
-    return watch(client, workflow) if options.watch else 0
+        found = client.ask("POST", f"{API}/batch_workflows", request).json()["batch_workflow_id"]
+    else:
+        found = client.ask("POST", f"{API}/workflows", request).json()["id"]
+    print(found, flush=True)
+    return watch(client, found) if options.watch else 0
 
 
 def status(options: argparse.Namespace) -> int:
-    """Shows a workflow's state; --watch until it is complete."""
+    """Shows the state of a workflow or a batch; --watch until it is complete."""
     client = Client(options.state)
     if options.watch:
         return watch(client, options.workflow)
     from rich.console import Console
 
-    found = client.ask("GET", f"{API}/workflows/{options.workflow}").json()
-    Console().print(table(found))
+    Console().print(table(workflow_or_batch(client, options.workflow)))
     return 0
 
 
-def table(workflow: dict[str, Any]) -> Any:
-    """A workflow as a table of rich."""
+def workflow_or_batch(client: Client, identifier: str) -> Any:
+    """The workflow object, or the batch object, that has an id."""
+    for kind in ("workflows", "batch_workflows"):
+        if found := client.look(f"{API}/{kind}/{identifier}"):
+            return found
+    raise ClientError(f"{identifier}: expected the id of a workflow or a batch of yours, found none that has it")
+
+
+def table(found: dict[str, Any]) -> Any:
+    """A workflow or a batch as a table of rich."""
     from rich.table import Table
     from rich.text import Text
 
-    state = workflow["state"]
-    found = Table("task", "type", "state", "note", title=f"{workflow['id']} {state['state']}/{state['event']}")
-    for task in workflow["tasks"]:
-        event = task["state"]["event"]
-        shown = Text(f"{task['state']['state']}/{event}", COLORS.get(event, ""))
-        found.add_row(Text(task["name"]), Text(task["taskType"]), shown, Text(task["note"]))
-    return found
+    if "batch_workflow_id" in found:
+        shown = Table("workflow", "state", title=f"batch {found['batch_workflow_id']} {found['workflow_name']}")
+        for one in found["workflows"]:
+            shown.add_row(one["workflow_id"], Text(one["state"], COLORS.get(one["state"], "")))
+        return shown
+    shown = Table("task", "type", "state", "note", title=f"{found['id']} {'/'.join(found['state'].values())}")
+    for task in found["tasks"]:
+        state = Text("/".join(task["state"].values()), COLORS.get(task["state"]["event"], ""))
+        shown.add_row(Text(task["name"]), Text(task["taskType"]), state, Text(task["note"]))
+    return shown
 
 
-def watch(client: Client, workflow: str) -> int:
-    """A live table until the workflow is complete; 0 when it succeeded."""
+def watch(client: Client, identifier: str) -> int:
+    """A live table until a workflow, or all of a batch, is complete; 0 when it succeeded."""
     from rich.live import Live
 
     with Live(refresh_per_second=4) as live:
         while True:
-            found = client.ask("GET", f"{API}/workflows/{workflow}").json()
+            found = workflow_or_batch(client, identifier)
             live.update(table(found), refresh=True)
-            if found["state"]["state"] == "complete":
-                return 0 if found["state"]["event"] == "succeeded" else 1
+            events = {one["state"] for one in found.get("workflows", [])} or {found["state"]["event"]}
+            if events <= ENDED:
+                return 0 if events == {"succeeded"} else 1
             time.sleep(0.25)
 
 
@@ -167,13 +182,11 @@ def logs(options: argparse.Namespace) -> int:
 
 
 def cancel(options: argparse.Namespace) -> int:
-    """Cancels a workflow."""
-    state = Client(options.state).ask("POST", f"{API}/workflows/{options.workflow}/cancel").json()["state"]
-    print(
-        f"{state['state']}/{state['event']}, canceling"
-        if state["state"] != "complete"
-        else f"complete/{state['event']}"
-    )
+    """Cancels a workflow, or all of a batch."""
+    client = Client(options.state)
+    kind = "batch_workflows" if "workflows" in workflow_or_batch(client, options.workflow) else "workflows"
+    client.ask("POST", f"{API}/{kind}/{options.workflow}/cancel")
+    print(f"{options.workflow}: canceling what has not ended")
     return 0
 
 
@@ -185,28 +198,32 @@ def export(options: argparse.Namespace) -> int:
 
 
 def upload(options: argparse.Namespace) -> int:
-    """Uploads a folder below the account's prefix; prints its URL."""
-    print(Client(options.state).upload(Path(options.folder), options.below))
+    """Uploads a folder or a file below the account's prefix, prints its URL; a broken upload goes on."""
+    print(Client(options.state).upload(Path(options.source), options.below))
     return 0
 
 
 def download(options: argparse.Namespace) -> int:
-    """Downloads what lies below the account's prefix into a folder; a broken download goes on where it stopped."""
+    """Downloads what lies below the account's prefix into a folder; a broken download goes on."""
     target = Path(options.folder)
     print(f"{Client(options.state).download(options.below, target)} files in {target}")
     return 0
 
 
 def client_env(options: argparse.Namespace) -> int:
-    """Prints environment variables for other clients, and for the original ones; they hold secrets."""
+    """Prints environment variables for other clients, GBDX's own among them; they hold secrets."""
     client = Client(options.state)
-    given = client.s3_credentials()
-    values = {
-        "GBDX_URL": str(client.http.base_url).rstrip("/"), "GBDX_TOKEN": client.token,
-        "GBDX_USERNAME": client.known.get("username"), "GBDX_PASSWORD": client.known.get("password"),
-        "AWS_ENDPOINT_URL_S3": given.get("endpoint"), "AWS_ACCESS_KEY_ID": given["S3_access_key"],
-        "AWS_SECRET_ACCESS_KEY": given["S3_secret_key"], "AWS_SESSION_TOKEN": given["S3_session_token"],
-    }  # fmt: skip
+    values = {"GBDX_URL": str(client.http.base_url).rstrip("/"), "GBDX_TOKEN": client.token}
+    if client.token == client.known.get("token"):
+        values |= {"GBDX_USERNAME": client.known["username"], "GBDX_PASSWORD": client.known["password"]}
+    try:
+        given = client.s3_credentials()
+        values |= {
+            "AWS_ENDPOINT_URL_S3": given.get("endpoint"), "AWS_ACCESS_KEY_ID": given["S3_access_key"],
+            "AWS_SECRET_ACCESS_KEY": given["S3_secret_key"], "AWS_SESSION_TOKEN": given["S3_session_token"],
+        }  # fmt: skip
+    except ClientError as error:
+        print(error, file=sys.stderr)
     for name, value in values.items():
         if value:
             print(f"export {name}={shlex.quote(value)}")
@@ -223,64 +240,94 @@ def demo(options: argparse.Namespace) -> int:
     return run(options.definition, options.inputs, options.local_image)
 
 
-# command -> (function, (arguments of add_argument)...)
-TASK, WORKFLOW, WATCH = (
-    ("task", {"help": "name or name:version"}),
-    ("workflow", {"help": "its id"}),
-    ("--watch", {"action": "store_true"}),
-)
-COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], list[tuple[str, dict[str, Any]]]]] = {
+TASK = ("task", {"help": "name, or name:version"})
+WORKFLOW = ("workflow", {"help": "its id"})
+WATCH = ("--watch", {"action": "store_true", "help": "show a live table until it is complete"})
+# command -> function, (arguments of add_argument)..., an example
+COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], list[tuple[str, dict[str, Any]]], str]] = {
     "serve": (serve, [
-        ("--host", {}),
-        ("--port", {"type": int}),
+        ("--host", {"help": "address to listen on (default: 127.0.0.1)"}),
+        ("--port", {"type": int, "help": "port to listen on (default: 8725)"}),
         ("--certificate", {"help": "TLS certificate (PEM)"}),
         ("--key", {"help": "its key"}),
         ("--plain-http", {"action": "store_true", "help": "no TLS though the host is no loopback"}),
-        ("--engine", {"choices": ["cwltool", "toil"]}),
-        ("--engine-argument", {"action": "append", "default": [], "help": "for toil: --engine-argument=--maxJobs=4"}),
-    ]),
-    "account": (account, [("name", {})]),
+        ("--engine", {"choices": ["cwltool", "toil"], "help": "what runs workflows (default: cwltool)"}),
+        ("--engine-argument", {"action": "append", "default": [], "help": "for Toil; may be given several times"}),
+    ], "serve --engine toil --engine-argument=--batchSystem=slurm"),
+    "account": (account, [("name", {"help": "a-z, 0-9, '.', '_' and '-'"})], "account alice"),
     "register": (register, [
-        ("definition", {"help": "a definition's file"}),
+        ("definition", {"help": "a definition's file, - for standard input; its image may be a tag or a digest"}),
         ("--local-image", {"help": "a local image that gets the definition's name for it first"}),
-    ]),
-    "list": (list_tasks, []),
-    "describe": (describe, [TASK]),
-    "delete": (delete, [TASK]),
-    "launch": (launch, [("workflow", {"help": "a workflow's file"}), WATCH]),
-    "status": (status, [WORKFLOW, WATCH]),
-    "logs": (logs, [WORKFLOW, ("task", {"nargs": "?"})]),
-    "cancel": (cancel, [WORKFLOW]),
+    ], "register hello-gbdx/hello-gbdx_definition.json --local-image localhost/hello-gbdx:dev"),
+    "list": (list_tasks, [], "list"),
+    "describe": (describe, [TASK], "describe hello-gbdx:0.1.0"),
+    "delete": (delete, [TASK], "delete hello-gbdx"),
+    "launch": (launch, [("workflow", {"help": "a workflow's file, - for standard input"}), WATCH],
+               "launch gbdx-platform/examples/hello_chain.json --watch"),
+    "status": (status, [WORKFLOW, WATCH], "status 1234567890123456789 --watch"),
+    "logs": (logs, [WORKFLOW, ("task", {"nargs": "?", "help": "one task's name or id (default: all)"})],
+             "logs 1234567890123456789 second"),
+    "cancel": (cancel, [WORKFLOW], "cancel 1234567890123456789"),
     "export": (export, [
         ("name", {"help": "a task, or a workflow's id"}),
-        ("--format", {"default": "cwl", "choices": ["gbdx", "cwl", "eoap"]}),
-    ]),
-    "upload": (upload, [("folder", {}), ("below", {"help": "where, below the prefix"})]),
-    "download": (download, [("below", {"help": "from where, below the prefix"}), ("folder", {})]),
-    "client-env": (client_env, []),
-    "demo": (demo, [("definition", {}), ("inputs", {"help": "a folder of files"}), ("--local-image", {})]),
+        ("--format", {"default": "cwl", "choices": ["gbdx", "cwl", "eoap"], "help": "default: cwl"}),
+    ], "export hello-gbdx --format eoap"),
+    "upload": (upload, [
+        ("source", {"help": "a folder or a file"}), ("below", {"help": "where to, below the account's prefix"}),
+    ], "upload hello-gbdx/test_inputs/data_in hello/in"),
+    "download": (download, [
+        ("below", {"help": "from where, below the account's prefix"}), ("folder", {"help": "where to"}),
+    ], "download hello/second results"),
+    "client-env": (client_env, [], 'client-env   # in a shell: eval "$(gbdx-platform client-env)"'),
+    "demo": (demo, [
+        ("definition", {"help": "hello-gbdx's definition"}), ("inputs", {"help": "a folder of files"}),
+        ("--local-image", {"help": "a local image that gets the definition's name for it first"}),
+    ], "demo hello-gbdx/hello-gbdx_definition.json hello-gbdx/test_inputs/data_in"),
 }  # fmt: skip
+FIRST_STEPS = """In this order:
+  gbdx-platform serve                                       in a terminal of its own
+  gbdx-platform register hello-gbdx/hello-gbdx_definition.json --local-image localhost/hello-gbdx:dev
+  gbdx-platform upload hello-gbdx/test_inputs/data_in hello/in
+  gbdx-platform launch gbdx-platform/examples/hello_chain.json --watch
+  gbdx-platform download hello/second results
+
+Exit codes: 0 done, 1 the workflow did not succeed, 2 refused, with a line for each reason, 130 interrupted.
+GBDX_URL and GBDX_TOKEN name another service than the one that `serve` started for this user."""
+
+
+def arguments_parser() -> argparse.ArgumentParser:
+    """The commands, each with its arguments and an example."""
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(
+        prog="gbdx-platform", description="Register GBDX tasks and run workflows of them.", epilog=FIRST_STEPS,
+        formatter_class=raw,
+    )  # fmt: skip
+    parser.add_argument("--version", action="version", version=__version__)
+    parser.add_argument("--state", help="folder of state (default: GBDX_STATE, or ~/.local/state/gbdx-platform)")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, (function, parameters, example) in COMMANDS.items():
+        said = function.__doc__ or ""
+        command = commands.add_parser(
+            name, help=said, description=said, epilog=f"Example: gbdx-platform {example}", formatter_class=raw
+        )
+        command.set_defaults(function=function)
+        for flag, settings in parameters:
+            command.add_argument(flag, **settings)
+    return parser
 
 
 def main(arguments: list[str] | None = None) -> int:
     """One command; 0 when it did what was asked, 1 when a workflow failed, 2 when it was refused."""
-    parser = argparse.ArgumentParser(prog="gbdx-platform", description="Register GBDX tasks, run workflows of them.")
-    parser.add_argument("--version", action="version", version=__version__)
-    parser.add_argument("--state", help="folder of state (default: GBDX_STATE, or ~/.local/state/gbdx-platform)")
-    commands = parser.add_subparsers(dest="command", required=True)
-    for name, (function, parameters) in COMMANDS.items():
-        command = commands.add_parser(name, help=(function.__doc__ or "").splitlines()[0])
-        command.set_defaults(function=function)
-        for flag, settings in parameters:
-            command.add_argument(flag, **settings)
-    options = parser.parse_args(arguments)
+    options = arguments_parser().parse_args(arguments)
     try:
         return int(options.function(options))
+    except (BotoCoreError, S3Error) as error:
+        print(f"object storage: {error}", file=sys.stderr)
     except (ClientError, StorageError, OSError) as error:
         print(error, file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
         return 130
+    return 2
 
 
 if __name__ == "__main__":

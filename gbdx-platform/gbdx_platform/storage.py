@@ -123,7 +123,6 @@ class Storage:
             TransferError, botocore's errors: storage that doesn't answer, refuses, or breaks off.
         """
         place = self.check(url, account)
-        folder.mkdir(parents=True, exist_ok=True)
         if not place.bucket:
             return self.fetch_files(url, Path(place.key).resolve(), folder)
         wanted = [(entry, folder / safe_relative(name)) for entry, name in self.objects(place)]
@@ -148,6 +147,7 @@ class Storage:
     def fetch_files(self, url: str, source: Path, folder: Path) -> int:
         """The same for file://: links are copied as what they point at only inside the source."""
         if source.is_file():
+            folder.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, folder / source.name)
             return 1
         if not source.is_dir():

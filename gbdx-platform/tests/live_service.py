@@ -41,10 +41,20 @@ class Service:
         # What it answered, but for the two paths that give secrets out.
         self.answers: set[str] = set()
 
+    def command_line(self, *arguments: str) -> list[str]:
+        """The words of one command."""
+        return [sys.executable, "-m", "gbdx_platform.command_line", "--state", str(self.state), *arguments]
+
     def command(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """One command of the command line."""
-        line = [sys.executable, "-m", "gbdx_platform.command_line", "--state", str(self.state), *arguments]
-        done = subprocess.run(line, capture_output=True, text=True, env=self.environment, check=False, timeout=300)
+        done = subprocess.run(
+            self.command_line(*arguments),
+            capture_output=True,
+            text=True,
+            env=self.environment,
+            check=False,
+            timeout=300,
+        )
         assert done.returncode == 0 or not check, done.stderr
         return done
 

@@ -1,10 +1,9 @@
-"""The demo and the command line, as a person runs them."""
+"""The demo, the examples, and what a service leaves behind."""
 
 from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -33,59 +32,6 @@ def test_the_demo_ends_with_the_message_and_leaves_nothing(hello_image: str, tmp
     assert [path.name for path in tmp_path.iterdir()] == ["hello.json"]
     commands = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()]
     assert [command for command in commands if str(tmp_path).encode() in command] == []
-
-
-def test_the_command_line_goes_the_whole_way(service: Service, session: Session, fresh: str, tmp_path: Path) -> None:
-    file, source = tmp_path / "definition.json", tmp_path / "in"
-    file.write_text(
-        json.dumps(
-            definition(
-                fresh,
-                [port("data")],
-                [port("out")],
-                script(
-                    "print('here'); os.makedirs(work + 'output/out')\n"
-                    "open(work + 'output/out/n.txt', 'w').write(str(os.listdir(work + 'input/data')))"
-                ),
-            )
-        )
-    )
-    source.mkdir()
-    (source / "a.txt").write_text("a")
-    assert service.command("register", str(file)).stdout == f"{fresh} successfully registered.\n"
-    assert fresh in service.command("list").stdout.split()
-    assert json.loads(service.command("describe", fresh).stdout)["name"] == fresh
-    url = service.command("upload", str(source), f"{fresh}/in").stdout.strip()
-    (tmp_path / "workflow.json").write_text(
-        json.dumps({"name": "w", "tasks": [task("one", fresh, {"data": url}, {"out": f"{fresh}/out"})]})
-    )
-    launched = service.command("launch", str(tmp_path / "workflow.json"), "--watch").stdout
-    workflow = launched.split()[0]
-    assert re.search(r"complete/succeeded", launched)
-    assert "complete/succeeded" in service.command("status", workflow).stdout
-    assert service.command("logs", workflow).stdout == "--- one stdout\nhere\n\n--- one stderr\n<empty>\n"
-    assert service.command("cancel", workflow).stdout == "complete/succeeded\n"
-    service.command("download", f"{fresh}/out", str(tmp_path / "out"))
-    assert (tmp_path / "out" / "n.txt").read_text() == "['a.txt']"
-    assert json.loads(service.command("export", fresh, "--format", "eoap").stdout)["cwlVersion"] == "v1.2"
-    assert json.loads(service.command("export", workflow).stdout)["class"] == "Workflow"
-    assert "export AWS_ENDPOINT_URL_S3='http://127.0.0.1:" in service.command("client-env").stdout
-    assert service.command("delete", fresh).stdout == f"{fresh} successfully deleted.\n"
-
-
-def test_a_refusal_is_a_line_for_each_problem_and_exit_code_2(
-    service: Service, session: Session, tmp_path: Path
-) -> None:
-    (tmp_path / "bad.json").write_text(
-        json.dumps({"name": "x", "tasks": [{"name": "a", "taskType": "ghost"}, {"name": "a", "taskType": "ghost"}]})
-    )
-    refused = service.command("launch", str(tmp_path / "bad.json"), check=False)
-    assert refused.returncode == 2
-    assert refused.stderr.splitlines() == [
-        'tasks[0].taskType: expected a registered task that you may use, found "ghost"',
-        'tasks[1].name: expected a name that no other task has, found "a"',
-        'tasks[1].taskType: expected a registered task that you may use, found "ghost"',
-    ]
 
 
 def test_the_package_ships_the_repositorys_own_schema_and_verdict() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
@@ -156,8 +155,7 @@ def parts_there(session: Session, place: dict[str, str]) -> list[Any]:
 
 def begin(service: Service, *arguments: str) -> subprocess.Popen[bytes]:
     """A command of the command line that is not waited for."""
-    line = [sys.executable, "-m", "gbdx_platform.command_line", "--state", str(service.state), *arguments]
-    return subprocess.Popen(line, env=service.environment)
+    return subprocess.Popen(service.command_line(*arguments), env=service.environment)
 
 
 def kill_when(process: subprocess.Popen[bytes], reached: Callable[[], bool]) -> None:

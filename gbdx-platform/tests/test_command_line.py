@@ -1,0 +1,195 @@
+"""The command line as a person uses it: what it prints, its exit codes, its help."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from gbdx_platform.command_line import COMMANDS, arguments_parser
+from gbdx_platform.settings import read_credentials
+from live_service import API, ROOT, Service, Session, definition, port, script, states, task
+
+
+def test_the_command_line_goes_the_whole_way(service: Service, session: Session, fresh: str, tmp_path: Path) -> None:
+    file, source = tmp_path / "definition.json", tmp_path / "in"
+    file.write_text(
+        json.dumps(
+            definition(
+                fresh,
+                [port("data")],
+                [port("out")],
+                script(
+                    "print('here'); os.makedirs(work + 'output/out')\n"
+                    "open(work + 'output/out/n.txt', 'w').write(str(os.listdir(work + 'input/data')))"
+                ),
+            )
+        )
+    )
+    source.mkdir()
+    (source / "a.txt").write_text("a")
+    assert service.command("register", str(file)).stdout == f"{fresh} successfully registered.\n"
+    assert fresh in service.command("list").stdout.split()
+    assert json.loads(service.command("describe", fresh).stdout)["name"] == fresh
+    url = service.command("upload", str(source), f"{fresh}/in").stdout.strip()
+    (tmp_path / "workflow.json").write_text(
+        json.dumps({"name": "w", "tasks": [task("one", fresh, {"data": url}, {"out": f"{fresh}/out"})]})
+    )
+    launched = service.command("launch", str(tmp_path / "workflow.json"), "--watch").stdout
+    workflow = launched.split()[0]
+    assert re.search(r"complete/succeeded", launched)
+    assert "complete/succeeded" in service.command("status", workflow).stdout
+    assert service.command("logs", workflow).stdout == "--- one stdout\nhere\n\n--- one stderr\n<empty>\n"
+    assert service.command("cancel", workflow).stdout == f"{workflow}: canceling what has not ended\n"
+    service.command("download", f"{fresh}/out", str(tmp_path / "out"))
+    assert (tmp_path / "out" / "n.txt").read_text() == "['a.txt']"
+    assert json.loads(service.command("export", fresh, "--format", "eoap").stdout)["cwlVersion"] == "v1.2"
+    assert json.loads(service.command("export", workflow).stdout)["class"] == "Workflow"
+    assert "export AWS_ENDPOINT_URL_S3=http://127.0.0.1:" in service.command("client-env").stdout
+    assert service.command("delete", fresh).stdout == f"{fresh} successfully deleted.\n"
+
+
+def test_a_refusal_is_a_line_for_each_problem_and_exit_code_2(
+    service: Service, session: Session, tmp_path: Path
+) -> None:
+    (tmp_path / "bad.json").write_text(
+        json.dumps({"name": "x", "tasks": [{"name": "a", "taskType": "ghost"}, {"name": "a", "taskType": "ghost"}]})
+    )
+    refused = service.command("launch", str(tmp_path / "bad.json"), check=False)
+    assert refused.returncode == 2
+    assert refused.stderr.splitlines() == [
+        'tasks[0].taskType: expected a registered task that you may use, found "ghost"',
+        'tasks[1].name: expected a name that no other task has, found "a"',
+        'tasks[1].taskType: expected a registered task that you may use, found "ghost"',
+    ]
+
+
+@pytest.fixture
+def echo(session: Session, fresh: str) -> str:
+    """A task of one string, registered; `fail` fails, `wait` waits."""
+    text = (
+        "said = json.load(open(work + 'input/ports.json'))['text']; time.sleep(30 * (said == 'wait'))\n"
+        "if said == 'fail': status = 'failed'"
+    )
+    return session.register(definition(fresh, [port("text", "string")], [], script(text)))
+
+
+def workflow_file(folder: Path, kind: str, text: str, **more: object) -> str:
+    """A file with a workflow of one task."""
+    path = folder / "workflow.json"
+    path.write_text(json.dumps({"name": "w", "tasks": [task("one", kind, {"text": text})], **more}))
+    return str(path)
+
+
+def test_a_batch_is_launched_watched_and_shown(service: Service, echo: str, tmp_path: Path) -> None:
+    lists = [{"name": "text", "values": ["a", "b"]}]
+    launched = service.command("launch", workflow_file(tmp_path, echo, "{{text}}", batch_values=lists), "--watch")
+    batch = launched.stdout.split()[0]
+    assert f"batch {batch}" in launched.stdout
+    assert len(re.findall("succeeded", service.command("status", batch).stdout)) == 2
+
+
+def test_a_workflow_that_fails_ends_the_command_with_1(service: Service, echo: str, tmp_path: Path) -> None:
+    done = service.command("launch", workflow_file(tmp_path, echo, "fail"), "--watch", check=False)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "complete/failed" in done.stdout
+
+
+def test_a_workflow_and_a_batch_are_canceled(service: Service, session: Session, echo: str, tmp_path: Path) -> None:
+    one = service.command("launch", workflow_file(tmp_path, echo, "wait")).stdout.strip()
+    lists = [{"name": "text", "values": ["wait", "wait"]}]
+    batch = service.command("launch", workflow_file(tmp_path, echo, "{{text}}", batch_values=lists)).stdout.strip()
+    for identifier in (one, batch):
+        assert service.command("cancel", identifier).stdout == f"{identifier}: canceling what has not ended\n"
+    assert states(session.wait(one)) == {"one": "complete/canceled"}
+    found = session.http.get(f"{API}/batch_workflows/{batch}").json()["workflows"]
+    assert {session.wait(entry["workflow_id"])["state"]["event"] for entry in found} == {"canceled"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["describe", "ghost"], "task 'ghost' is not registered"),
+        (["delete", "ghost"], "task 'ghost' is not registered"),
+        (["status", "123"], "123: expected the id of a workflow or a batch of yours, found none that has it"),
+        (
+            ["status", "123", "--watch"],
+            "123: expected the id of a workflow or a batch of yours, found none that has it",
+        ),
+        (["cancel", "123"], "123: expected the id of a workflow or a batch of yours, found none that has it"),
+        (["logs", "123"], "workflow '123' is not there"),
+        (["export", "ghost"], "task 'ghost' is not registered"),
+        (["launch", "missing.json"], "missing.json: expected a file, found none"),
+        (
+            ["register", "pyproject.toml"],
+            "pyproject.toml: expected JSON, found Expecting value: line 1 column 1 (char 0)",
+        ),
+        (["upload", "missing", "a"], "missing: expected a file, or a folder with files in it, found none"),
+        (
+            ["upload", "ci", "../other"],
+            "key '../other': expected a relative path without '..', found one that leaves its",
+        ),
+        (["download", "nothing/here", "never"], "nothing/here': expected at least one object there, found none"),
+        (["download", "../alice", "never"], "key '../alice': expected a relative path without '..', found one that"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_refusal_is_a_sentence_and_exit_code_2(arguments: list[str], said: str, service: Service) -> None:
+    done = service.command(*arguments, check=False)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not Path("never").exists()
+
+
+def elsewhere(service: Service, **environment: str) -> str:
+    """What `list` says in another environment, in which it must fail."""
+    line = service.command_line("list")
+    done = subprocess.run(line, env=service.environment | environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    return done.stderr.strip()
+
+
+def test_a_service_that_is_away_a_wrong_token_and_none_at_all_are_sentences(service: Service, tmp_path: Path) -> None:
+    nowhere, own = "http://127.0.0.1:9", read_credentials(service.state)["url"]
+    needed = "service: expected one that was started with `gbdx-platform serve`, or GBDX_URL and GBDX_TOKEN"
+    found = elsewhere(service, GBDX_URL=nowhere, GBDX_TOKEN="x")
+    assert found == f"service: expected an answer at {nowhere}, found [Errno 111] Connection refused"
+    assert elsewhere(service, GBDX_URL=own, GBDX_TOKEN="x") == "expected a valid bearer token, found none"
+    assert elsewhere(service, GBDX_URL=nowhere) == needed
+
+
+def test_every_command_says_what_it_does_and_gives_an_example_that_it_takes() -> None:
+    parser = arguments_parser()
+    for name, (function, parameters, example) in COMMANDS.items():
+        assert function.__doc__
+        assert [flag for flag, settings in parameters if not settings.get("help")] == []
+        assert parser.parse_args(example.split("   #")[0].split()).command == name
+
+
+@pytest.fixture
+def empty_service(hello_image: str, tmp_path: Path) -> Iterator[Service]:
+    """A service of its own, with nothing registered."""
+    running = Service(tmp_path / "state")
+    running.state.mkdir(mode=0o700)
+    running.start()
+    yield running
+    assert running.stop() == 0
+
+
+def test_register_sh_builds_and_registers_at_the_service_that_the_environment_names(empty_service: Service) -> None:
+    known = read_credentials(empty_service.state)
+    environment = {**empty_service.environment, "GBDX_URL": known["url"], "GBDX_TOKEN": known["token"]}
+    line = [ROOT / "gbdx-platform" / "register.sh", "hello-gbdx"]
+    done = subprocess.run(line, env=environment, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("hello-gbdx successfully registered.\n")
+    registered = json.loads(empty_service.command("describe", "hello-gbdx").stdout)
+    assert registered["containerDescriptors"][0]["properties"]["image"] == "hello-gbdx:0.1.0"
+    again = subprocess.run(line, env=environment, capture_output=True, text=True, check=False, timeout=300)
+    assert again.returncode == 2
+    assert again.stderr == "task 'hello-gbdx:0.1.0' is registered already: raise the definition's version\n"
