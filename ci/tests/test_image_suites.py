@@ -38,9 +38,9 @@ def build_test_stage(engine: str, name: str) -> str:
 def run_suite(engine: str, tag: str, folder: Path) -> subprocess.CompletedProcess[str]:
     """Runs a folder's tests in its test stage, without a network and with nothing to write to but /tmp."""
     paths = sorted(path for pattern in MOUNTED for path in folder.glob(pattern))
-    # The test that is named after the task starts containers itself: it runs outside.
-    outside = f"test_{folder.name.replace('-', '_')}.py"
-    paths = [path for path in paths if path.name != outside]
+    # The tests that are named after the task start containers themselves: they run outside.
+    outside = f"test_{folder.name.replace('-', '_')}"
+    paths = [path for path in paths if not path.name.startswith(outside)]
     mounts = [word for path in paths for word in ("--volume", f"{path}:/suite/{path.name}:ro")]
     settings = [word for pair in ("HOME=/tmp", "PYTHONPATH=/", "PYTHONDONTWRITEBYTECODE=1") for word in ("--env", pair)]
     return subprocess.run(
