@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import os
 import re
 import secrets
 from typing import Any
@@ -12,6 +13,7 @@ import sqlalchemy as sql
 
 from gbdx_platform.database import ACCOUNTS, TOKENS, Row, Store, now
 
+DEFAULT_ACCOUNT = "gbdx"
 # A session of the original client ends badly on a 401, so that a token outlives it.
 ACCESS_SECONDS = 7 * 24 * 3600
 REFRESH_SECONDS = 30 * 24 * 3600
@@ -81,3 +83,15 @@ def issue_tokens(store: Store, account: str) -> dict[str, Any]:
 def all_accounts(store: Store) -> list[Row]:
     """All accounts, with their S3 keys."""
     return store.rows(sql.select(ACCOUNTS).order_by(ACCOUNTS.c.name))
+
+
+def lent_keys(account: str) -> dict[str, str] | None:
+    """The keys to object storage of the operator's that an account is lent, None when it is lent none.
+
+    GBDX_S3_LEND holds `account=key:secret`, any number of them with blanks between; `key:secret` is the first account's.
+    """
+    for words in os.environ.get("GBDX_S3_LEND", "").split():
+        found = re.fullmatch(r"(?:([^=:]+)=)?([^=:]+):(.+)", words)
+        if found and (found[1] or DEFAULT_ACCOUNT) == account:
+            return {"access_key": found[2], "secret_key": found[3]}
+    return None

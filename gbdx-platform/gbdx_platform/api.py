@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import stat
 from pathlib import Path
 from typing import Annotated, Any
@@ -186,14 +185,15 @@ def s3_credentials(request: Request, account: Account, duration: Annotated[int, 
     """The account's S3 keys, bucket and prefix. The keys of the local server reach the account's prefix only."""
     store, _, settings = service_of(request)
     if request.app.state.local_s3 is None:
-        lent = os.environ.get("GBDX_S3_LEND", "").split(":")
-        if len(lent) != 2:
-            return failure(
-                403, "S3 is not this service's own: its operator gives keys out, or sets GBDX_S3_LEND=key:secret"
-            )
-        keys = {"access_key": lent[0], "secret_key": lent[1]}
+        keys = accounts.lent_keys(account)
     else:
-        keys = store.row(sql.select(ACCOUNTS).where(ACCOUNTS.c.name == account)) or {}
+        keys = store.row(sql.select(ACCOUNTS).where(ACCOUNTS.c.name == account))
+    if keys is None:
+        return failure(
+            403,
+            f"object storage is not this service's own, and its operator has lent account {account!r} no keys "
+            "(GBDX_S3_LEND=account=key:secret); s3:// inputs and outputs of tasks work without",
+        )
     return {
         "S3_access_key": keys["access_key"],
         "S3_secret_key": keys["secret_key"],
@@ -305,7 +305,8 @@ def search(request: Request, account: Account, search: Search) -> dict[str, Any]
     query = sql.select(WORKFLOWS).where(
         WORKFLOWS.c.owner == account, WORKFLOWS.c.submitted >= now() - search.lookback_h * 3600
     )
-    if search.state:
+    # The original client asks for `all` when it means any.
+    if search.state not in (None, "", "all"):
         query = query.where((WORKFLOWS.c.state == search.state) | (WORKFLOWS.c.event == search.state))
     rows = request.app.state.store.rows(query.order_by(WORKFLOWS.c.submitted.desc()).limit(search.limit))
     return {"Workflows": [answer(request, row) for row in rows]}

@@ -16,6 +16,7 @@ import uvicorn
 from botocore.exceptions import ClientError
 
 from gbdx_platform import accounts
+from gbdx_platform.accounts import DEFAULT_ACCOUNT
 from gbdx_platform.api import app
 from gbdx_platform.database import ACCOUNTS, Store
 from gbdx_platform.local_s3 import LocalS3, stop_leftover
@@ -23,7 +24,6 @@ from gbdx_platform.runs import Runner
 from gbdx_platform.settings import Settings, read_credentials, write_private
 from gbdx_platform.storage import Storage
 
-DEFAULT_ACCOUNT = "gbdx"
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 

@@ -45,6 +45,11 @@ seen["kept"] = [key.split(f"harness/{name}/")[1] for key in storage.list(f"harne
 storage.download(".", f"harness/{name}/out/out.txt")
 seen["out.txt"] = Path("harness", name, "out", "out.txt").read_text()
 
+# As gbdxtools asks for all of the last twelve hours.
+search = {"lookback_h": 12, "state": "all"}
+found = session.post("https://geobigdata.io/workflows/v1/workflows/search", json=search).json()["Workflows"]
+seen["searched"] = workflow.id in [one["id"] for one in found]
+
 seen["deleted"] = registry.delete_task(name)
 seen["deleted again"] = registry.delete_task(name)[0]
 print(json.dumps(seen))

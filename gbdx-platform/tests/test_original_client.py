@@ -77,6 +77,7 @@ def test_the_published_clients_register_run_fetch_and_delete(
         "succeeded": True,
         "kept": ["out/out.txt"],
         "out.txt": "some.json\nThis is my message!",
+        "searched": True,
         "deleted": [200, f"Task {fresh} deleted"],
         "deleted again": 400,
     }

@@ -188,3 +188,25 @@ def test_a_key_that_is_file_and_folder_at_once_is_a_sentence(session: Session, t
         return  # this S3 server refuses such keys itself
     with pytest.raises(StorageError, match="expected keys that make files and folders"):
         session.storage.fetch(url, session.prefix, tmp_path / "in")
+
+
+def test_keys_of_the_operators_storage_are_lent_to_the_accounts_named_and_to_no_other(tmp_path: Path) -> None:
+    away = {"AWS_ENDPOINT_URL_S3": "http://127.0.0.1:9", "GBDX_S3_LEND": "alice=AKEY:a+/secret= bob=B:b"}
+    running = Service(tmp_path, AWS_ACCESS_KEY_ID="service", AWS_SECRET_ACCESS_KEY="x", **away)
+    password = running.command("account", "alice").stdout.split("password ")[1].split()[0]
+    running.start()
+    try:
+        http = running.client()
+        refused = http.get("/s3creds/v1/prefix")
+        form = {"grant_type": "password", "username": "alice", "password": password}
+        token = http.post("/auth/v1/oauth/token/", data=form).json()["access_token"]
+        lent = running.client(token).get("/s3creds/v1/prefix").json()
+        environment = running.command("client-env")
+    finally:
+        running.stop()
+    assert refused.status_code == 403
+    assert "its operator has lent account 'gbdx' no keys (GBDX_S3_LEND=" in refused.json()["message"]
+    assert (lent["S3_access_key"], lent["S3_secret_key"]) == ("AKEY", "a+/secret=")
+    assert (lent["prefix"], lent["endpoint"]) == ("alice", "http://127.0.0.1:9")
+    assert "GBDX_TOKEN" in environment.stdout
+    assert "AWS_ACCESS_KEY_ID" not in environment.stdout
