@@ -1,7 +1,7 @@
 # One verb for each thing that a person does; what is longer than a line or two lives in ci/.
 # A value on the command line is passed on exactly as typed: neither make nor a shell reads it again.
 VARIABLES := TASK INPUT OUTPUT PORTS DEVICE BASE ENGINE REGISTRY TAG NAME FROM NETWORK MEMORY DISK ROUNDS POLYGONS GIGABYTES V \
-  PLATFORM NO_CACHE REF
+  PLATFORM NO_CACHE REF SINCE RELEASE WORKFLOW
 $(foreach name,$(VARIABLES),$(if $(filter command environment,$(firstword $(origin $(name)))),\
   $(eval override $(name) := $$(value $(name)))))
 export $(VARIABLES)
@@ -10,7 +10,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv/bin/python
 .DEFAULT_GOAL := help
-.PHONY: help build run shell container-test test lint sync new clean bench push test-theano register verify demo
+.PHONY: help build run shell container-test test lint sync new clean bench push test-theano register verify sbom sign matrix ci demo docs
 .SILENT:
 
 ##@ Every day
@@ -39,6 +39,9 @@ sync: ## copy gbdx_task_interface.py from hello-gbdx into every task
 lint: .venv/installed ## check definitions, READMEs, code, Dockerfiles and scripts; all findings at once
 	ci/lint.sh
 
+docs: ## build the documents as a site, links checked, tables and pictures made anew; prints where it is
+	ci/docs.sh
+
 ##@ Test
 container-test: .venv/installed ## test the images in real containers: TASK= (default: all)
 	DEVICE=$${DEVICE:-cpu} $(VENV) -m pytest ci/tests/test_container_contract.py ci/tests/test_graphics_card.py $${TASK:+--task "$$TASK"}
@@ -61,6 +64,18 @@ register: .venv/installed ## register a pushed task with the platform at GBDX_UR
 
 verify: ## build a pushed image again from its commit and compare: TASK= REF=host/name@sha256:...
 	$(PYTHON) ci/verify_image.py "$$TASK" "$$REF"
+
+sbom: .venv/installed ## list what is in an image, and what is known to be wrong with it: TASK= (default: all), DEVICE= BASE=
+	$(VENV) ci/write_sbom.py $${TASK:+"$$TASK"}
+
+sign: ## sign a pushed image and its bill of materials with cosign: TASK=, DEVICE= BASE=
+	$(PYTHON) ci/sign_image.py "$$TASK"
+
+matrix: ## the tasks for the jobs of the CI, as JSON: changed SINCE= a commit, or of a tag RELEASE=
+	$(PYTHON) ci/job_matrix.py
+
+ci: .venv/installed ## run the steps of a GitHub workflow on this machine: WORKFLOW= (default: test), TASK= (one of its matrix)
+	$(VENV) ci/walk_workflows.py "$${WORKFLOW:-test}"
 
 demo: ## the platform from end to end: start, register, run a chain of two tasks, fetch the result, stop
 	gbdx-platform/demo.sh

@@ -25,7 +25,8 @@ check shellcheck shellcheck "${scripts[@]}"
 check hadolint hadolint --no-color --ignore DL3008 --ignore DL3002 "${dockerfiles[@]}"
 check "check-jsonschema (workflows)" check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
 # Offline: what it could ask GitHub (is a pinned action known to be bad?) is asked by the dependency updates.
-check "zizmor (workflows)" zizmor --offline --quiet --no-progress .github/workflows
+check "check-jsonschema (dependabot)" check-jsonschema --quiet --builtin-schema vendor.dependabot .github/dependabot.yml
+check "zizmor (workflows)" zizmor --offline --quiet --no-progress .github
 
 if [ ${#failed[@]} -gt 0 ]; then
     printf 'lint: %s failed\n' "${failed[@]}" >&2
