@@ -194,16 +194,16 @@ def input_parameter(port: dict[str, Any]) -> Cwl:
 
 def string_output(port: dict[str, Any]) -> Cwl:
     """A string output port: its value in output/ports.json, all values in the order of their names when multiplex."""
-    key, kinds = json.dumps(port["name"]), ["string", "boolean"]
+    key, types, missing = json.dumps(port["name"]), ["string", "boolean"], "null"
     found = f"values[{key}] === undefined ? null : values[{key}]"
     if port.get("multiplex"):
+        types, missing = [{"type": "array", "items": types}], "[]"
         member = f"name.indexOf({key}) === 0 && name !== {key}"
         found = f"Object.keys(values).filter(function (name) {{ return {member}; }}).sort()"
         found += ".map(function (name) { return values[name]; })"
     parsed = "var values = JSON.parse(self[0].contents)"
-    value = f"${{ try {{ {parsed}; return {found}; }} catch (error) {{ return null; }} }}"
+    value = f"${{ try {{ {parsed}; return {found}; }} catch (error) {{ return {missing}; }} }}"
     binding = {"glob": "output/ports.json", "loadContents": True, "outputEval": value}
-    types = [{"type": "array", "items": kinds}] if port.get("multiplex") else kinds
     return {"type": ["null", *types], "outputBinding": binding, **described(port)}
 
 

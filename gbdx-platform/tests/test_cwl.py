@@ -4,24 +4,15 @@ from __future__ import annotations
 
 import copy
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from gbdx_platform import containers, cwl_tool
+from cwl_runner import cwltool
+from gbdx_platform import cwl_tool
 from live_service import API, IMAGE, ROOT, Session, definition, port, script, task
 
 DEFINITIONS = sorted(ROOT.glob("*/*_definition.json"))
-
-
-def cwltool(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    """cwltool's own command."""
-    program = Path(sys.executable).with_name("cwltool")
-    folder = str(Path(containers.engine()).parent)
-    environment = {"PATH": folder, "HOME": "/tmp"}
-    return subprocess.run([program, *arguments], capture_output=True, text=True, env=environment, check=False)
 
 
 @pytest.mark.parametrize("path", DEFINITIONS, ids=lambda path: path.parent.name)
