@@ -9,7 +9,8 @@ import compute_device
 import numpy as np
 from trainers import keras_trainer, optimizer_of, reproducible, scaled, tensorflow_trainer
 
-BATCHES_AT_ONCE = 16  # that go to the device in one piece, in the images' own type
+BATCHES_AT_ONCE = 16  # that go to the device in one piece, in the images' own type ...
+PIECE = 2**25  # ... and fewer of them where they would have more bytes than this
 CHECKPOINT = "checkpoint.npz"
 
 
@@ -85,8 +86,9 @@ def run_epoch(epoch, train, model, rows, held_back, settings):
 def train_epoch(train, images, labels, order, batch_size):
     """One pass over the images in the given order; returns (mean loss, accuracy)."""
     sums, pending = np.zeros(2), np.zeros(2)
-    for first in range(0, len(order), batch_size * BATCHES_AT_ONCE):
-        rows = order[first : first + batch_size * BATCHES_AT_ONCE]
+    at_once = batch_size * max(1, min(BATCHES_AT_ONCE, PIECE // (batch_size * images[0].nbytes)))
+    for first in range(0, len(order), at_once):
+        rows = order[first : first + at_once]
         # The last piece's sums are read when the next piece is on its way, so that a card never waits for this loop.
         finished, pending = pending, train(images[rows], labels[rows])
         sums += finite(finished)
