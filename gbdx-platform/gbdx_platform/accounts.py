@@ -88,7 +88,7 @@ def all_accounts(store: Store) -> list[Row]:
 def lent_keys(account: str) -> dict[str, str] | None:
     """The keys to object storage of the operator's that an account is lent, None when it is lent none.
 
-    GBDX_S3_LEND holds `account=key:secret`, any number of them with blanks between; `key:secret` is the first account's.
+    GBDX_S3_LEND holds `account=key:secret`, any number of them, blanks between; `key:secret` is the first account's.
     """
     for words in os.environ.get("GBDX_S3_LEND", "").split():
         found = re.fullmatch(r"(?:([^=:]+)=)?([^=:]+):(.+)", words)
