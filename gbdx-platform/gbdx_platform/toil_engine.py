@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import shutil
 import signal
 import stat
@@ -35,7 +36,7 @@ from gbdx_platform.cwl_tool import (
     output_ports,
     port_ids,
 )
-from gbdx_platform.cwl_workflow import Step
+from gbdx_platform.cwl_workflow import Step, source_of
 from gbdx_platform.settings import Settings
 from gbdx_platform.task_verdict import BrokenContractError, Verdict, judge, port_problems, printable, read_json_object
 from gbdx_platform.verdicts import Watch, string_outputs, work_verdict
@@ -141,19 +142,15 @@ def environment() -> dict[str, str]:
 
 @dataclass
 class Progress:
-    """What was seen of a run. begun: step id -> its work folder; exited, told: step ids."""
+    """What was seen of a run. begun: step id -> its work folder; exited: step ids; told: step id -> state."""
 
     begun: dict[str, Path] = field(default_factory=dict)
     exited: set[str] = field(default_factory=set)
-    told: set[str] = field(default_factory=set)
+    told: dict[str, str] = field(default_factory=dict)
 
 
 def run(watch: Watch, settings: Settings) -> None:
-    """Runs a plan to its end and tells the watch what became of each task.
-
-    Raises:
-        ToilError: it ended without results.
-    """
+    """Runs a plan to its end and tells the watch what became of each task."""
     watch.folder.mkdir(parents=True, exist_ok=True)
     (watch.folder / "workflow.cwl.json").write_text(json.dumps(watch.plan.document), encoding="utf-8")
     (watch.folder / "job.json").write_text(json.dumps(watch.plan.job), encoding="utf-8")
@@ -176,24 +173,23 @@ def run(watch: Watch, settings: Settings) -> None:
         return
     look(watch, progress)
     look(watch, progress)
-    outputs = results(watch.folder, process.returncode)
-    for step_id, step in watch.plan.steps.items():
-        if step_id not in progress.told:
-            finish(watch, step_id, step, progress.begun.get(step_id), outputs)
-
-
-def results(folder: Path, exit_code: int) -> dict[str, Any]:
-    """Toil's outputs: workflow output id -> value.
-
-    Raises:
-        ToilError: it printed none.
-    """
     try:
-        found: dict[str, Any] = json.loads((folder / "toil.out").read_text("utf-8"))
+        outputs, trouble = json.loads((watch.folder / "toil.out").read_text("utf-8")), ""
     except ValueError:
-        said = (folder / "toil.log").read_text("utf-8", "replace").strip()[-600:]
-        raise ToilError(f"Toil ended with exit code {exit_code}: {printable(said)}") from None
-    return found
+        outputs, trouble = {}, last_words(watch.folder / "toil.log", process.returncode)
+    for step_id in watch.plan.steps.keys() - progress.told:
+        if trouble:
+            fail(watch, step_id, progress, trouble)
+        else:
+            finish(watch, step_id, progress.begun.get(step_id), outputs)
+
+
+def last_words(log: Path, exit_code: int) -> str:
+    """Why Toil gave up, out of its log: the last exception of a worker, else its own last error, else the log's end."""
+    said = log.read_text("utf-8", "replace")
+    exceptions = re.findall(r"^\s*[\w.]+(?:Error|Exception|Requirement): (.+)$", said, re.MULTILINE)
+    errors = exceptions or re.findall(r"\[E\] \[[\w.]+\] (.+)", said) or [said[-500:]]
+    return f"Toil ended with exit code {exit_code}: {printable(errors[-1])}"
 
 
 def follow(process: subprocess.Popen[bytes], watch: Watch, progress: Progress) -> None:
@@ -240,8 +236,7 @@ def look(watch: Watch, progress: Progress) -> None:
             continue
         # The record is the command's last act; by the next look its container is gone.
         if step_id in progress.exited:
-            progress.told.add(step_id)
-            tell(watch, step, verdict_of(step, code, work), work)
+            progress.told[step_id] = tell(watch, step, verdict_of(step, code, work), work)
         progress.exited.add(step_id)
 
 
@@ -280,16 +275,26 @@ def late(step: Step) -> Verdict:
     return Verdict("timedout", f"over its timeout of {step.timeout} s")
 
 
-def tell(watch: Watch, step: Step, verdict: Verdict, work: Path) -> None:
-    """Tells the watch of a task's end."""
-    watch.finished(step.name, verdict, work, string_outputs(step, work) if verdict.state == "success" else {})
+def tell(watch: Watch, step: Step, verdict: Verdict, work: Path) -> str:
+    """Tells the watch of a task's end; returns what became of it."""
+    strings = string_outputs(step, work) if verdict.state == "success" else {}
+    return watch.finished(step.name, verdict, work, strings).state
 
 
 # --- what came back at the end
 
 
-def finish(watch: Watch, step_id: str, step: Step, work: Path | None, outputs: dict[str, Any]) -> None:
+def fail(watch: Watch, step_id: str, progress: Progress, trouble: str) -> None:
+    """Tells the failure of a task that Toil could not run, or not to its end; what waits for others was not its turn."""
+    step, names = watch.plan.steps[step_id], {step.name: step_id for step_id, step in watch.plan.steps.items()}
+    sources = [source_of(entry) for entry in step.request.get("inputs") or []]
+    if all(progress.told.get(names[source[0]]) == "success" for source in sources if source):
+        watch.finished(step.name, Verdict("failed", trouble), None, {})
+
+
+def finish(watch: Watch, step_id: str, work: Path | None, outputs: dict[str, Any]) -> None:
     """Judges a task by what came back of it; a skipped one not."""
+    step = watch.plan.steps[step_id]
     state, code = outputs.get(f"{step_id}.{STATUS}"), outputs.get(f"{step_id}.{EXIT_CODE}") or 0
     if state is None:
         return
