@@ -50,6 +50,7 @@ CA_FILES = (
     "/etc/ssl/cert.pem",
     "/etc/ssl/ca-bundle.pem",
 )
+PLATFORMS = re.compile(r'^LABEL gbdx\.image\.platforms="([^"]*)"', re.MULTILINE)
 # Builders know these arguments of old and keep them out of the image's history.
 PROXY_ARGUMENTS = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy")
 EMULATION = "an engine that runs that processor's programs (package qemu-user-static) and bases for it (Docker Hub)"
@@ -197,6 +198,14 @@ def source_date_epoch(folder: Path) -> int:
     return 0
 
 
+def check_platform(image: Image) -> None:
+    """Refuses PLATFORM for an image whose label gbdx.image.platforms says that it is for other processors alone."""
+    found = PLATFORMS.search((image.folder / "Dockerfile").read_text(encoding="utf-8"))
+    asked = asked_platform()
+    if asked and found and asked not in found[1].split():
+        raise BuildError(f"{image.name}: expected PLATFORM={found[1]}, its label gbdx.image.platforms, found {asked}")
+
+
 def build_command(engine: str, image: Image, tags: list[str], arguments: dict[str, str]) -> list[str]:
     """The engine's build command for an image, but for the context."""
     declared = declared_arguments(image.folder / "Dockerfile")
@@ -255,6 +264,7 @@ def run_builder(command: list[str], name: str) -> None:
 
 def build(engine: str, image: Image, tags: list[str], arguments: dict[str, str]) -> None:
     """Builds one image from a normalised copy of its folder."""
+    check_platform(image)
     fetch_external(engine, image)
     print(f"building {tags[-1]}", file=sys.stderr, flush=True)
     with tempfile.TemporaryDirectory() as workspace:
