@@ -154,6 +154,7 @@ class Runner:
                 self.end_unfinished(row, "canceled" if self.ended(workflow) else "", self.why_ended(workflow))
         except OperationalError as error:
             complain(f"workflow {workflow}: the database can't be used, it is tried again", error)
+            remove_folder(self.settings.state / "runs" / workflow / "inputs")  # which may be what fills the disk
             self.stopping.wait(IDLE_SECONDS)
         except Exception as error:  # the note tells it; a workflow never stays running
             note = f"the platform could not run it: {printable(str(error) or repr(error))}"
@@ -198,7 +199,8 @@ class Runner:
         names = runnable(tasks)
         remove_all_but([Path(task["body"]["work"]) for task in tasks.values() if "work" in task["body"]], folder)
         for name in names:
-            self.store.set_task(tasks[name], "pending", "scheduled", again=tasks[name]["state"] == "complete")
+            if tasks[name]["event"] != "scheduled":
+                self.store.set_task(tasks[name], "pending", "scheduled", again=tasks[name]["state"] == "complete")
         if not names:
             return
         self.store.set_workflow(workflow, "pending", "scheduled")
@@ -209,9 +211,12 @@ class Runner:
                 step.image = container_properties(step.definition)["image"]
         plan = cwl_workflow.plan(steps, row["name"], bare, cwl_ids(list(tasks)))
         faults = self.prepare(row, plan, folder)
-        for name, note in faults.items():
-            self.store.set_task(tasks[name], "complete", "failed", note)
-        if not faults and not self.ended(workflow):
+        if faults:
+            remove_folder(folder / "inputs")  # first, because a full disk has no room for the database's rows
+            for name, note in faults.items():
+                self.store.set_task(tasks[name], "complete", "failed", note)
+            self.run(row)  # what does not wait for them
+        elif not self.ended(workflow):
             self.engine().run(self.watch(row, tasks, plan, folder), self.settings)
 
     def step(self, task: Row, request: dict[str, Any] | None = None) -> cwl_workflow.Step:
@@ -252,6 +257,8 @@ class Runner:
                 faults[step.name] = str(error)
             if wants_gpu(step.definition, step.domain) and (where := self.engine().no_gpu(self.settings)):
                 faults[step.name] = f"task {step.name!r}: expected a GPU (domain {step.domain}), found none {where}"
+        if faults:
+            return faults
         made = {(step.name, port) for step in plan.steps.values() for port in made_inputs(step.request)}
         for number, (identifier, (task, port, url)) in enumerate(plan.folders.items()):
             if task in faults or self.ended(row["id"]):
@@ -264,20 +271,24 @@ class Runner:
                     self.try_storage(row["id"], self.storage.fetch, url, row["owner"], target)
                 plan.job[identifier] = {"class": "Directory", "location": place}
             except Exception as error:
-                faults[task] = f"input port {port!r}: {printable(str(error))} ({STORAGE_TRIES} tries)"
-        return faults
+                faults[task] = f"input port {port!r}: {printable(str(error))}"
+        return {} if self.ended(row["id"]) else faults
 
     def try_storage(self, workflow: str, function: Callable[..., Any], *arguments: Any) -> None:
-        """Three tries, except where another try can't help."""
+        """Three tries, except where another try can't help.
+
+        Raises:
+            StorageError: none succeeded.
+        """
         for attempt in range(STORAGE_TRIES):
             try:
                 function(*arguments)
                 return
             except StorageError:
                 raise
-            except Exception:
+            except Exception as error:
                 if attempt == STORAGE_TRIES - 1 or self.ended(workflow):
-                    raise
+                    raise StorageError(f"{error} ({attempt + 1} tries)") from error
                 time.sleep(attempt + 0.5)
 
     def watch(self, row: Row, tasks: dict[str, Row], plan: cwl_workflow.Plan, folder: Path) -> Watch:
@@ -320,8 +331,7 @@ class Runner:
             try:
                 self.try_storage(row["id"], self.storage.keep, source, prefix)
             except Exception as error:
-                reason = f"{printable(str(error))} ({STORAGE_TRIES} tries)"
-                return Verdict("failed", f"output port {output['name']!r} could not be kept: {reason}")
+                return Verdict("failed", f"output port {output['name']!r} could not be kept: {printable(str(error))}")
         return verdict
 
     def end_unfinished(self, row: Row, event: str, note: str) -> None:

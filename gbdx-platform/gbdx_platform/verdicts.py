@@ -59,8 +59,8 @@ def end_of(step: Step, account: dict[str, Any] | None, stopped: Verdict | None, 
         said = (account or {}).get("error") or (logs / "stderr.txt").read_text("utf-8", "replace").strip()[-300:]
         return Verdict("failed", f"the engine could not run {step.image[:19]}: {said or 'its client ended too early'}")
     verdict = work_verdict(step, account["exit_code"], work)
-    # The guard looks at times: a quick task may be over the limit and gone before that.
-    full = containers.over_disk(str(work)) if containers.limits().disk else ""
+    # The guard looks at times: a quick task may be over the limit and gone before that, or fail on a full disk.
+    full = containers.over_disk(str(work)) if containers.limits().disk or verdict.state != "success" else ""
     if stopped or full:
         return stopped or Verdict("over limit", full)
     if account["out_of_memory"] and verdict.state != "success":

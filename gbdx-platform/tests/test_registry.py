@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import copy
-
 import pytest
-from gbdx_platform import containers
-from live_service import API, IMAGE, Session, definition, port, script, states, task
+from live_service import API, Session, definition, port, script, states, task
 
 pytestmark = pytest.mark.both_databases
 PORTS = ([port("a", "string", required=False)], [])
@@ -108,20 +105,3 @@ def test_another_account_sees_only_what_is_public_and_changes_nothing(
     assert states(alice.run(task("theirs", public["name"]))) == {"theirs": "complete/succeeded"}
     refused = alice.http.post(f"{API}/workflows", json={"name": "x", "tasks": [task("mine", private["name"])]})
     assert refused.status_code == 400
-
-
-def test_a_moved_tag_and_a_vanished_image_are_refused_at_run(session: Session, fresh: str, engine: str) -> None:
-    tag = f"localhost/{fresh}:1"
-    assert containers.call("tag", IMAGE, tag).returncode == 0
-    asked = copy.deepcopy(definition(fresh, *PORTS, script("")))
-    asked["containerDescriptors"][0]["properties"]["image"] = tag
-    session.register(asked)
-    assert states(session.run(task("good", fresh))) == {"good": "complete/succeeded"}
-    assert containers.call("tag", "debian:trixie-slim", tag).returncode == 0
-    moved = session.run(task("moved", fresh))
-    assert states(moved) == {"moved": "complete/failed"}
-    assert "the tag was moved; register a higher version" in moved["tasks"][0]["note"]
-    assert containers.call("rmi", tag).returncode == 0
-    gone = session.run(task("gone", fresh))
-    assert states(gone) == {"gone": "complete/failed"}
-    assert gone["tasks"][0]["note"].endswith("found that it has vanished")

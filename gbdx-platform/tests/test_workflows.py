@@ -259,3 +259,20 @@ def test_the_callback_is_tried_again_until_it_is_taken_and_then_not_again(
     server.shutdown()
     assert [one["id"] for one in Receiver.received] == [found["id"]] * 2
     assert Receiver.received[1]["state"] == {"state": "complete", "event": "succeeded"}
+
+
+def test_a_task_that_does_not_wait_for_a_failed_one_runs_whatever_became_of_it(
+    session: Session, hello: str, fresh: str
+) -> None:
+    data, nothing = session.put(f"{fresh}/in/a.txt"), f"s3://{session.bucket}/{session.prefix}/{fresh}/nothing"
+    found = session.run(
+        task("empty", hello, {"data_in": nothing}),
+        task("good", hello, {"data_in": data}),
+        task("after-empty", hello, {"data_in": ("empty:data_out",)}),
+        task("after-good", hello, {"data_in": ("good:data_out",)}),
+    )
+    assert states(found) == {
+        "empty": "complete/failed", "good": "complete/succeeded", "after-empty": "complete/canceled",
+        "after-good": "complete/succeeded",
+    }  # fmt: skip
+    assert found["state"] == {"state": "complete", "event": "failed"}

@@ -1,0 +1,113 @@
+"""What is out of the service's hands: a full disk, object storage that is gone, an image that is gone or another one.
+Each ends in a note that says so; nothing stays running."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from gbdx_platform import containers
+from live_service import API, IMAGE, Service, Session, definition, port, script, states, task, wait_until
+
+INPUTS = [port("data", required=False), port("a", "string", required=False)]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A real file system of 256 MB, in memory; mounting takes root."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    as_root = [] if os.getuid() == 0 else ["sudo", "-n"]
+    subprocess.run([*as_root, "mount", "-t", "tmpfs", "-o", "size=256m,mode=1777", "tmpfs", folder], check=True)
+    yield folder
+    subprocess.run([*as_root, "umount", "--lazy", folder], check=True)
+
+
+def storage_of(session: Session, **given: str) -> dict[str, str]:
+    """The environment that lets a second service use this session's object storage."""
+    keys = session.http.get("/s3creds/v1/prefix").json()
+    return {
+        "AWS_ENDPOINT_URL_S3": keys["endpoint"], "AWS_ACCESS_KEY_ID": keys["S3_access_key"],
+        "AWS_SECRET_ACCESS_KEY": keys["S3_secret_key"], "AWS_DEFAULT_REGION": "us-east-1",
+        "GBDX_S3_LEND": f"{keys['S3_access_key']}:{keys['S3_secret_key']}", **given,
+    }  # fmt: skip
+
+
+def test_a_full_disk_ends_tasks_with_a_note_and_the_service_lives_on(session: Session, small_disk: Path) -> None:
+    service = Service(small_disk / "state", **storage_of(session))
+    service.state.mkdir()
+    service.start()
+    try:
+        own = Session(service.client())
+        write = "os.makedirs(work + 'output/out')\nopen(work + 'output/out/x', 'wb').write(bytes(400_000_000))"
+        own.register(definition("writes", INPUTS, [port("out")], script(write)))
+        own.register(definition("idle", INPUTS, [], script("")))
+        own.register(definition("long", INPUTS, [], script("time.sleep(600)")))
+        full = own.run(task("writes", "writes"), task("long", "long"))
+        assert states(full) == {"writes": "complete/failed", "long": "complete/failed"}
+        for one in full["tasks"]:
+            assert re.fullmatch(r"over limit: only \d+ MB are left on the disk of the outputs", one["note"])
+        large = session.put("full-disk/large", bytes(300_000_000))
+        fetched = own.run(task("idle", "idle", {"data": large}))
+        assert fetched["tasks"][0]["note"].startswith("input port 'data': ")
+        assert "No space left on device" in fetched["tasks"][0]["note"]
+        filler = small_disk / "filler"
+        with pytest.raises(OSError, match="No space left"):
+            filler.write_bytes(bytes(400_000_000))
+        refused = own.http.post(f"{API}/workflows", json={"name": "w", "tasks": [task("idle", "idle")]})
+        assert refused.status_code == 503, refused.text
+        filler.unlink()
+        # A task that takes over a second is ended for the small disk; that it is taken and ended is what counts.
+        assert own.run(task("again", "idle"))["completed_time"]
+    finally:
+        service.stop()
+
+
+def test_object_storage_that_goes_away_fails_what_needs_it_with_the_port(own_service: Service) -> None:
+    own_service.start()
+    session = Session(own_service.client())
+    data = session.put("in/a.txt")
+    write = "time.sleep(2)\nos.makedirs(work + 'output/out')\nopen(work + 'output/out/x', 'w').write('x')"
+    session.register(definition("writes", INPUTS, [port("out")], script(write)))
+    workflow = session.launch(task("keeps", "writes", {"data": data}, {"out": "kept"}))
+    later = session.launch(task("fetches", "writes", {"data": data}))
+    wait_until(lambda: "started" in session.events(workflow, "keeps"))
+    os.kill(int((own_service.state / "s3" / "pid").read_text()), signal.SIGKILL)
+    kept, fetched = session.wait(workflow), session.wait(later)
+    assert (states(kept), states(fetched)) == ({"keeps": "complete/failed"}, {"fetches": "complete/failed"})
+    assert kept["tasks"][0]["note"].startswith("output port 'out' could not be kept: Could not connect to the endpoint")
+    assert fetched["tasks"][0]["note"].startswith("input port 'data': Could not connect to the endpoint URL")
+    assert fetched["tasks"][0]["note"].endswith("(3 tries)")
+
+
+@pytest.fixture
+def own_tag(fresh: str) -> Iterator[str]:
+    """A name of the tests' image that a test may move."""
+    tag = f"localhost/{fresh}:1"
+    assert containers.call("tag", IMAGE, tag).returncode == 0
+    yield tag
+    containers.call("rmi", tag)
+
+
+def test_a_moved_tag_and_a_vanished_image_are_refused_at_run(session: Session, fresh: str, own_tag: str) -> None:
+    image = [{"type": "DOCKER", "command": script(""), "properties": {"image": own_tag}}]
+    session.register(definition(fresh, INPUTS, [], "", containerDescriptors=image))
+    assert states(session.run(task("good", fresh))) == {"good": "complete/succeeded"}
+    registered, other = (containers.inspect_image(name) for name in (own_tag, "debian:trixie-slim"))
+    assert registered
+    assert other
+    assert containers.call("tag", "debian:trixie-slim", own_tag).returncode == 0
+    moved = session.run(task("moved", fresh))
+    expected = f"image '{own_tag}': expected {registered.id[:19]} as registered, found"
+    assert (states(moved), moved["tasks"][0]["note"]) == (
+        {"moved": "complete/failed"},
+        f"{expected} {other.id[:19]}: the tag was moved; register a higher version",
+    )
+    assert containers.call("rmi", own_tag).returncode == 0
+    gone = session.run(task("gone", fresh))
+    assert (states(gone), gone["tasks"][0]["note"]) == ({"gone": "complete/failed"}, f"{expected} that it has vanished")
