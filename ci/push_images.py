@@ -142,8 +142,8 @@ def main(names: list[str]) -> int:
     """Pushes the tasks that are named, all when none is; nothing is pushed when one of them can't be."""
     registry = target_registry()
     # What is tested and pushed is the local build, the registry's name is only put before it. DEVICE is said, since
-    # the tests would otherwise build the processor's variant, and push another than they tested.
-    os.environ.update(REGISTRY="localhost", TAG="dev", DEVICE=os.environ.get("DEVICE") or "gpu")
+    # the tests would otherwise build the processor's variant, and test another than is pushed.
+    os.environ.update(REGISTRY="localhost", DEVICE=os.environ.get("DEVICE") or "gpu")
     images = read_graph(arguments=build_images.asked_arguments())
     wanted = [lineage(name, images)[-1] for name in names] or [image for image in images.values() if image.is_task]
     if found := [problem for image in wanted for problem in problems(image, images)]:

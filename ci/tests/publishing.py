@@ -26,6 +26,8 @@ storage: {{filesystem: {{rootdirectory: {folder}/images}}}}
 http: {{addr: "127.0.0.1:{port}"}}
 auth: {{htpasswd: {{realm: test, path: {folder}/htpasswd}}}}
 """
+# What these tests build has tags of its own: other tests, and people, go on with theirs.
+TAG = f"published-{os.getpid()}"
 # A second daemon and its network need root; runners of CI have sudo.
 AS_ROOT = ("sudo", "-n") if os.getuid() else ()
 
@@ -84,7 +86,7 @@ def registry(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     server.terminate()
     server.wait()
     listed = subprocess.check_output([engine, "images", "--format", "{{.Repository}}:{{.Tag}}"], text=True).split()
-    ours = [name for name in listed if name.startswith(f"{address}/") and not name.endswith(":<none>")]
+    ours = [name for name in listed if name.startswith(f"{address}/") or name.endswith(f":{TAG}")]
     subprocess.run([engine, "rmi", *ours], capture_output=True, check=False)
     shutil.rmtree(folder)
 
@@ -93,9 +95,9 @@ def registry(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 def logged_in(
     engine: str, registry: str, environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, str]:
-    """An environment whose engine is logged in at the registry, with its credentials in a folder of the tests'."""
+    """An environment for pushing: logged in at the registry, with the credentials in a folder of the tests'."""
     config = tmp_path_factory.mktemp("docker")
-    found = {**environment, "DOCKER_CONFIG": str(config), "REGISTRY": f"{registry}/team"}
+    found = {**environment, "DOCKER_CONFIG": str(config), "REGISTRY": f"{registry}/team", "TAG": TAG}
     command = [engine, "login", "--username", "author", "--password-stdin", registry]
     subprocess.run(command, env=found, input="secret word", text=True, capture_output=True, check=True)
     return found
