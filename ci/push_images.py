@@ -33,8 +33,7 @@ def target_registry() -> str:
     registry = os.environ.get("REGISTRY") or ""
     if registry in ("", "localhost"):
         raise PushError("expected REGISTRY=host/path, found none; for example: make push TASK=hello-gbdx REGISTRY=...")
-    # The name of a repository of code may have capitals, an image's may not.
-    return registry.rstrip("/").lower()
+    return registry.rstrip("/")
 
 
 def declares(argument: str, image: Image, images: dict[str, Image]) -> bool:
