@@ -66,12 +66,30 @@ def account(options: argparse.Namespace) -> int:
 
 
 def register(options: argparse.Namespace) -> int:
-    """Registers a definition."""
-    client, definition = Client(options.state), read_json(options.definition)
+    """Registers a definition, or deploys it on another server (--ogc)."""
+    definition = read_json(options.definition)
+    if options.ogc:
+        from gbdx_platform import ogc_processes
+
+        print(ogc_processes.deploy(definition, options.ogc))
+        return 0
+    if isinstance(definition, dict) and "cwlVersion" in definition:
+        definition = exported(definition)
+    client = Client(options.state)
     if options.local_image:
         name_image(client, definition, options.local_image)
     print(client.ask("POST", f"{API}/tasks", definition).text)
     return 0
+
+
+def exported(document: dict[str, Any]) -> Any:
+    """The definition that `export --format cwl` wrote a tool of."""
+    from gbdx_platform.cwl_tool import definition_of
+
+    try:
+        return definition_of(document)
+    except ValueError as error:
+        raise ClientError(str(error)) from None
 
 
 def name_image(client: Client, definition: Any, local: str) -> None:
@@ -256,8 +274,9 @@ COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], list[tuple[str, d
     ], "serve --engine toil --engine-argument=--batchSystem=slurm"),
     "account": (account, [("name", {"help": "a-z, 0-9, '.', '_' and '-'"})], "account alice"),
     "register": (register, [
-        ("definition", {"help": "a definition's file, - for standard input; its image may be a tag or a digest"}),
+        ("definition", {"help": "a definition's file, or a task exported as cwl, - for standard input"}),
         ("--local-image", {"help": "a local image that gets the definition's name for it first"}),
+        ("--ogc", {"metavar": "URL", "help": "deploy on a server with OGC API Processes, part 2, instead"}),
     ], "register hello-gbdx/hello-gbdx_definition.json --local-image localhost/hello-gbdx:dev"),
     "list": (list_tasks, [], "list"),
     "describe": (describe, [TASK], "describe hello-gbdx:0.1.0"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
 from sqlalchemy.exc import IntegrityError
@@ -31,6 +32,12 @@ def checked(definition: Any) -> Row:
     errors = [problem for problem in problems(definition) if problem.severity == "error"]
     if errors:
         raise RequestError(errors)
+    command = container(definition).get("command") or ""
+    try:
+        shlex.split(command)
+    except ValueError as error:
+        expected = f"a command line ({str(error).lower()})"
+        raise RequestError([Problem("containerDescriptors[0].command", expected, quoted(command))]) from None
     if len(definition["name"]) > 200:
         raise RequestError([Problem("name", "at most 200 characters", str(len(definition["name"])))])
     kind = container(definition).get("type")

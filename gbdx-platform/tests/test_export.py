@@ -54,7 +54,9 @@ def steps_of(path: Path) -> tuple[str, list[Step]]:
     """An example workflow, bound to the repository's definitions."""
     request = parsed(json.loads(path.read_text("utf-8")))
     tasks = request["tasks"]
-    return request["name"], [Step(t["name"], DEFINITIONS[t["taskType"]], t, "", 7200, own_command=[]) for t in tasks]
+    return request["name"], [
+        Step(t["name"], DEFINITIONS[t["taskType"].split(":")[0]], t, "", 7200, own_command=[]) for t in tasks
+    ]
 
 
 def validated(package: dict[str, Any], entry: str | None = None) -> dict[str, Any]:
@@ -167,3 +169,11 @@ def test_a_package_without_any_command_is_refused() -> None:
 def test_a_workflow_in_an_unknown_format_is_refused() -> None:
     with pytest.raises(RequestError, match='format: expected one of gbdx, cwl, eoap, found "pdf"'):
         export.workflow_as("pdf", *steps_of(EXAMPLES[0]))
+
+
+def test_a_command_line_that_can_not_be_read_is_refused_at_registration(session: Session, fresh: str) -> None:
+    answer = session.http.post(f"{API}/tasks", json=definition(fresh, [port("a")], [], "python 'x"))
+    assert (answer.status_code, answer.json()["message"]) == (
+        400,
+        'containerDescriptors[0].command: expected a command line (no closing quotation), found "python \'x"',
+    )
