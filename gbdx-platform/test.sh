@@ -1,12 +1,12 @@
 #!/bin/bash
 # Runs the platform's tests in its own environment, with the pytest of ci/requirements.txt: test.sh [pytest's arguments]
-# As root it installs what is missing of PostgreSQL's server programs and of the browser that looks at the page.
+# As root it installs what is missing of PostgreSQL's server programs, Slurm, and the browser that looks at the page.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-gbdx-platform/install.sh >/dev/null
+gbdx-platform/install.sh --toil >/dev/null
 python=gbdx-platform/.venv/bin/python
-locks=(gbdx-platform/requirements.txt ci/requirements.txt gbdx-platform/requirements-test.txt)
+locks=(gbdx-platform/requirements-toil.txt ci/requirements.txt gbdx-platform/requirements-test.txt)
 stamp=gbdx-platform/.venv/tests-$(cat "${locks[@]}" | sha256sum | cut -c1-16)
 if [[ ! -e $stamp ]]; then
     "$python" -m pip install --quiet --quiet --require-hashes "${locks[@]/#/--requirement=}"
@@ -14,6 +14,7 @@ if [[ ! -e $stamp ]]; then
 fi
 missing=()
 type -P initdb >/dev/null || compgen -G "/usr/lib/postgresql/*/bin/initdb" >/dev/null || missing+=(postgresql)
+type -P slurmctld >/dev/null && type -P munged >/dev/null || missing+=(slurm-wlm munge)
 type -P chromedriver >/dev/null || missing+=(chromium chromium-driver)
 if [[ ${#missing[@]} -gt 0 && $(id -u) == 0 ]] && type -P apt-get >/dev/null; then
     echo "gbdx-platform: installing ${missing[*]} for the tests" >&2

@@ -285,7 +285,7 @@ def tell(watch: Watch, step: Step, verdict: Verdict, work: Path) -> str:
 
 
 def fail(watch: Watch, step_id: str, progress: Progress, trouble: str) -> None:
-    """Tells the failure of a task that Toil could not run, or not to its end; what waits for others was not its turn."""
+    """Tells the failure of a task that Toil could not run, or not to its end, once it was its turn."""
     step, names = watch.plan.steps[step_id], {step.name: step_id for step_id, step in watch.plan.steps.items()}
     sources = [source_of(entry) for entry in step.request.get("inputs") or []]
     if all(progress.told.get(names[source[0]]) == "success" for source in sources if source):
