@@ -1,7 +1,7 @@
-"""200 workflows at once complete, and what they cost; side by side with a plain loop of the engine. Minutes; not
-collected by default:
+"""200 workflows at once complete in bounded memory, side by side with a plain loop of the engine; and the cost of one does
+not grow with those in the database. Minutes; not collected by default:
 
-    python -m pytest -s gbdx-platform/tests/check_load.py        (WORKFLOWS=200)
+    gbdx-platform/test.sh -s gbdx-platform/tests/check_load.py        (WORKFLOWS=200)
 """
 
 from __future__ import annotations
@@ -10,9 +10,12 @@ import os
 import statistics
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from gbdx_platform import containers
+from gbdx_platform.database import new_id
 from live_service import API, IMAGE, Service, Session, definition, port, script, task
 
 
@@ -22,34 +25,35 @@ def memory(pid: int) -> int:
     return int(fields[0]) * 1024
 
 
-def plain_loop(number: int, folder: Path) -> float:
+def seconds_of(function: Callable[[], Any], times: int) -> float:
+    """Median seconds of a call."""
+    found = []
+    for _ in range(times):
+        begun = time.perf_counter()
+        function()
+        found.append(time.perf_counter() - begun)
+    return statistics.median(found)
+
+
+def plain_loop(number: int) -> float:
     """Seconds of `xargs -P 2` over the same container, started with the same options."""
     options = containers.run_options("NAME", "bench", [], False)
     options[options.index("--name") : options.index("--name") + 2] = ["--rm"]
-    line = [*options, IMAGE, "python", "-c", "pass"]
-    begun = time.monotonic()
-    subprocess.run(
-        ["xargs", "-P", "2", "-I", "{}", *line], input="\n".join(map(str, range(number))), text=True, check=True
-    )
-    return time.monotonic() - begun
+    line = ["xargs", "-P", "2", "-I", "{}", *options, IMAGE, "python", "-c", "pass"]
+    numbers = "\n".join(map(str, range(number)))
+    return seconds_of(lambda: subprocess.run(line, input=numbers, text=True, check=True), 1)
 
 
 def test_many_workflows_at_once_complete_in_bounded_memory(hello_image: str, tmp_path: Path) -> None:
     number = int(os.environ.get("WORKFLOWS", "200"))
     service = Service(tmp_path)
-    begun = time.monotonic()
-    service.start()
-    started = time.monotonic() - begun
+    started = seconds_of(service.start, 1)
     session = Session(service.client())
     session.register(definition("quick", [port("a", "string")], [], script("")))
     session.run(task("warm", "quick", {"a": "x"}))
     assert service.process is not None
     idle = memory(service.process.pid)
-    single = []
-    for _ in range(5):
-        begun = time.monotonic()
-        session.run(task("one", "quick", {"a": "x"}))
-        single.append(time.monotonic() - begun)
+    single = seconds_of(lambda: session.run(task("one", "quick", {"a": "x"})), 5)
     lists = [{"name": "n", "values": [str(index) for index in range(number)]}]
     request = {"name": "many", "tasks": [task("quick", "quick", {"a": "{{n}}"})], "batch_values": lists}
     begun = time.monotonic()
@@ -62,10 +66,48 @@ def test_many_workflows_at_once_complete_in_bounded_memory(hello_image: str, tmp
             break
         time.sleep(0.5)
     seconds = time.monotonic() - begun
-    bare = plain_loop(number, tmp_path)
+    bare = plain_loop(number)
     service.stop()
-    print(f"\nstart with S3 {started:.1f} s; one workflow {statistics.median(single):.2f} s")
+    print(f"\nstart with S3 {started:.1f} s; one workflow {single:.2f} s")
     print(f"{number} workflows {seconds:.0f} s, plain loop {bare:.0f} s, ratio {seconds / bare:.2f}")
     print(f"memory idle {idle >> 20} MB, peak {peak >> 20} MB")
     assert states == ["succeeded"] * number
     assert peak < idle + 300 * 2**20
+
+
+def fill(service: Service, workflow: str, number: int) -> None:
+    """Copies a finished workflow in the database, until there are so many."""
+    store = service.store()
+    row, tasks = store.workflow(workflow), store.tasks_of(workflow)
+    assert row is not None
+    entries = []
+    for _ in range(number):
+        copy = {**row, "id": new_id()}
+        entries.append((copy, [{**one, "id": new_id(), "workflow": copy["id"]} for one in tasks]))
+    store.add_workflows(entries)
+
+
+def test_the_cost_of_a_workflow_does_not_grow_with_those_in_the_database(hello_image: str, tmp_path: Path) -> None:
+    service = Service(tmp_path)
+    service.start()
+    session = Session(service.client())
+    session.register(definition("quick", [port("a", "string")], [], script("")))
+    http, one = session.http, task("one", "quick", {"a": "x"})
+    workflow = session.run(one)["id"]
+    costs, there = [], 1
+    for wanted in (10, 100, 1000):
+        fill(service, workflow, wanted - there)
+        there = wanted + 6  # the six that follow
+        costs.append(
+            {
+                "run": seconds_of(lambda: session.run(one), 5),
+                "launch": seconds_of(lambda: session.launch(one), 1),
+                "get": seconds_of(lambda: http.get(f"{API}/workflows/{workflow}"), 50),
+                "list": seconds_of(lambda: http.get(f"{API}/workflows"), 50),
+            }
+        )
+        print(f"\n{wanted} workflows:", ", ".join(f"{name} {1000 * cost:.1f} ms" for name, cost in costs[-1].items()))
+    service.stop()
+    # A list of a thousand ids is 22 kB of JSON; all else has nothing to do with how many there are.
+    for name in ("run", "launch", "get"):
+        assert costs[2][name] < 3 * costs[0][name] + 0.05, name

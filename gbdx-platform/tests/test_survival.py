@@ -83,3 +83,24 @@ def test_finished_work_whose_folder_was_lost_is_done_again(own_service: Service)
 def test_three_kills_at_random_points_lose_nothing(own_service: Service) -> None:
     kill_at_random(own_service, kills=3, longest=3, seed=1)
     wait_until(lambda: not own_service.containers())
+
+
+def test_workflows_that_ended_long_ago_are_forgotten_with_their_logs(own_service: Service) -> None:
+    own_service.start()
+    session = Session(own_service.client())
+    session.register(definition("relay", *RELAY_PORTS, script(RELAY)))
+    request = {"name": "old", "tasks": [task("one", "relay", {"text": "{{n}}"}, {"out": "kept"})]}
+    request["batch_values"] = [{"name": "n", "values": ["old"]}]
+    batch = session.http.post(f"{API}/batch_workflows", json=request).json()
+    old = session.wait(batch["workflows"][0]["workflow_id"])["id"]
+    assert (own_service.state / "logs" / old).is_dir()
+    own_service.kill()
+    own_service.environment["GBDX_KEEP_DAYS"] = "0.00001"
+    own_service.start()
+    session = Session(own_service.client())
+    wait_until(lambda: session.http.get(f"{API}/workflows/{old}").status_code == 404)
+    wait_until(lambda: not (own_service.state / "logs" / old).exists())
+    assert session.http.get(f"{API}/workflows").json() == {"workflows": []}
+    assert session.http.get(f"{API}/batch_workflows/{batch['batch_workflow_id']}").status_code == 404
+    assert session.names("kept") == ["old.txt"]
+    assert session.http.get(f"{API}/tasks").json() == {"tasks": ["relay"]}
