@@ -66,6 +66,7 @@ def test_pushed_and_registered_images_run_by_digest_where_they_were_never_built(
 ) -> None:
     digests = {task: make(whole_checkout, "push", task, platform)[-1] for task in tasks}
     for task, digest in digests.items():
+        assert digest.startswith(f"{platform['REGISTRY']}/{task}@sha256:")
         printed = make(whole_checkout, "register", task, platform)
         assert printed[-1] == f"{task}:{read_definition(ROOT / task)['version']} is {digest}"
         registered = describe(platform, task)
@@ -88,3 +89,12 @@ def test_pushed_and_registered_images_run_by_digest_where_they_were_never_built(
     command = [engine, "--host", other_engine, "images", "--digests", "--format", template]
     listed = subprocess.check_output(command, env=os.environ, text=True).splitlines()
     assert {f"{digest} <none>" for digest in digests.values()} <= set(listed)
+
+    # Version and commit are tags of the same image.
+    record = json.loads((whole_checkout / ".make" / "pushed" / "hello-gbdx.json").read_text())
+    names = [f"{platform['REGISTRY']}/hello-gbdx:{tag}" for tag in ("0.1.0", record["revision"][:12])]
+    for name in names:
+        pull = [engine, "--host", other_engine, "pull", "--quiet", name]
+        subprocess.run(pull, env=platform, capture_output=True, check=True)
+    inspect = [engine, "--host", other_engine, "image", "inspect", "--format", "{{.Id}}", *names, digests["hello-gbdx"]]
+    assert len(set(subprocess.check_output(inspect, text=True).split())) == 1
