@@ -12,5 +12,5 @@ if [ -r .make/engine ]; then
         [ "$registry" = localhost ] || "$engine" images --format '{{.Repository}}:{{.Tag}}' "localhost/$name"
     done | xargs -r "$engine" rmi --force >/dev/null
 fi
-rm -rf .venv .make .pytest_cache .ruff_cache .mypy_cache .hypothesis
+rm -rf .venv .make .pytest_cache .ruff_cache .mypy_cache .hypothesis docs/.venv docs/_site
 echo "clean: removed this repository's images and tools; runs/ and the engine stay"

@@ -14,6 +14,9 @@ if [ ! -e "$stamp" ]; then
     docs/.venv/bin/python -m pip install --quiet --quiet --disable-pip-version-check --require-hashes -r docs/requirements.txt
     touch "$stamp"
 fi
+gbdx-platform/install.sh >/dev/null
+"$python" ci/document_tables.py
+"$python" ci/draw_pictures.py
 # -n -W: whatever Sphinx would warn of, such as an anchor that is not there, fails. -E: nothing of an earlier build.
 docs/.venv/bin/python -m sphinx -n -W --keep-going -E -q -j auto -b html -c docs . docs/_site
 echo "docs: the site is $PWD/docs/_site/index.html"

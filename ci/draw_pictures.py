@@ -26,7 +26,8 @@ PICTURES = ROOT / "docs" / "pictures"
 CHARACTER = 7.3  # width in pixels of one character of the 12 px monospace font
 LINE = 18
 MARGIN = 24
-TOP = 108  # below the container's three lines
+TOP = 126  # below the container's four lines
+WORK = "/mnt/work"
 # kind of box -> fill, stroke
 COLORS = {
     "task": ("#e3f1f3", "#0b5c6b"),
@@ -160,25 +161,23 @@ def task_run() -> str:
     command = engine_command(definition)
     read_only = {target for target, closed in targets(command) if closed}
     inputs, outputs = definition["inputPortDescriptors"], definition["outputPortDescriptors"]
-    places = [f"/mnt/work/input/{port['name'] if port['type'] == 'directory' else 'ports.json'}" for port in inputs]
-    assert set(places) - {"/mnt/work/input/ports.json"} <= read_only
-
-    given = column(MARGIN, TOP, 22, "data", [(port["name"], f" {port['type']} input port") for port in inputs], 190)
-    read = column(330, TOP, 22, "data", [(place, " mounted read-only") for place in places], 224)
-    written = [f"/mnt/work/output/{port['name']}" for port in outputs] + ["/mnt/work/status.json"]
-    wrote = column(600, TOP, 22, "data", [(place, " written by the task") for place in written], 224)
+    places = [f"input/{port['name'] if port['type'] == 'directory' else 'ports.json'}" for port in inputs]
+    assert {f"{WORK}/{place}" for place in places} - {f"{WORK}/input/ports.json"} <= read_only
+    written = [f"output/{port['name']}" for port in outputs] + ["status.json"]
     told = [(port["name"], f" {port['type']} output port") for port in outputs]
-    result = column(940, TOP, 22, "data", [*told, ("success or failed", " and the reason")], 190)
 
-    bottom = max(box.y + box.size[1] for box in read + wrote)
-    script = Box(410, bottom + 24, (descriptor["command"], " the definition's command"), "task", 334)
+    given = column(MARGIN, TOP, 22, "data", [(port["name"], f" {port['type']} input port") for port in inputs], 176)
+    read = column(264, TOP, 22, "data", [(place, " mounted read-only") for place in places], 172)
+    wrote = column(460, TOP, 22, "data", [(place, " written by the task") for place in written], 172)
+    result = column(696, TOP, 22, "data", [*told, ("success or failed", " and the reason")], 216)
+
+    bottom = max(box.y + box.size[1] for box in read + wrote) + 24
+    script = Box(264, bottom, (descriptor["command"], " the definition's command"), "task", 368)
     wall = walls(command)
-    rows = [" · ".join(wall[:3]), " · ".join(wall[3:])]
-    notes = (f"container of the image {descriptor['properties']['image']}", *(f" {row}" for row in rows))
-    frame = Box(306, MARGIN, notes, "frame", 542, bottom + 24 + script.size[1] + 24 - MARGIN)
-    verdict = Box(
-        940, script.y, ("verdict", " exit code, status.json and", " declared outputs together"), "task", 190 + 24
-    )
+    notes = (" · ".join(wall[:3]), " · ".join(wall[3:]), f"paths below are in {WORK}")
+    head = f"container of the image {descriptor['properties']['image']}"
+    frame = Box(240, MARGIN, (head, *(f" {note}" for note in notes)), "frame", 416, bottom + script.size[1])
+    verdict = Box(696, bottom, ("verdict", " exit code, status.json and", " declared outputs together"), "task", 216)
     arrows = [arrow(a.right, b.left) for a, b in zip(given, read)] + [
         arrow(a.right, b.left) for a, b in zip(wrote, result)
     ]

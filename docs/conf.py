@@ -1,5 +1,6 @@
 """Sphinx's settings: the site is the repository's own Markdown files, where they lie, so that their links hold."""
 
+import posixpath
 import re
 from pathlib import Path
 
@@ -11,7 +12,14 @@ html_title = project
 html_theme = "furo"
 extensions = ["myst_parser"]
 root_doc = START
-include_patterns = ["docs/**.md", "*/README.md", "base-images/*/README.md", "CHANGELOG.md", ".github/CONTRIBUTING.md"]
+include_patterns = [
+    "README.md",
+    "docs/**.md",
+    "*/README.md",
+    "base-images/*/README.md",
+    "CHANGELOG.md",
+    ".github/CONTRIBUTING.md",
+]
 exclude_patterns = [
     "docs/_site",
     ".*_cache",
@@ -39,20 +47,29 @@ html_theme_options = {
 }
 
 
-def table_of_contents(text):
-    """The sections of docs/README.md and the links of their lists, as the site's navigation."""
+def sections(text):
+    """{section of docs/README.md: [(title, page), ...]}, as its lists have them."""
+    found = {}
     for section in re.split(r"^## ", text, flags=re.MULTILINE)[1:]:
         caption, _, body = section.partition("\n")
-        pages = re.findall(r"^- \[([^\]]+)\]\(([^)#]+)\.md\)", body, re.MULTILINE)
-        if pages:
-            entries = "\n".join(f"{title} <{target}>" for title, target in pages)
-            yield f"\n```{{toctree}}\n:hidden:\n:caption: {caption}\n\n{entries}\n```\n"
+        links = re.findall(r"^- \[([^\]]+)\]\(([^)#]+)\.md\)", body, re.MULTILINE)
+        found[caption] = [(title, posixpath.normpath(f"docs/{target}")) for title, target in links]
+    return found
 
 
 def add_navigation(app, page, source):
-    """Gives the start page its navigation, which is written once: as the lists that the page shows."""
-    if page == START:
-        source[0] += "".join(table_of_contents(source[0]))
+    """Gives the start page its navigation, which is written once: as the lists that the page shows.
+
+    A page that is in no list, such as the README of a new task, comes last under its own title.
+    """
+    if page != START:
+        return
+    navigation = sections(source[0])
+    listed = {START}.union(*({target for _, target in links} for links in navigation.values()))
+    entries = {caption: [f"{title} </{target}>" for title, target in links] for caption, links in navigation.items()}
+    entries["Further"] = [f"/{target}" for target in sorted(app.env.found_docs - listed)]
+    for caption, lines in entries.items():
+        source[0] += "\n".join(["", "```{toctree}", ":hidden:", f":caption: {caption}", "", *lines, "```", ""])
 
 
 def lead_to_start(app, error):

@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from document_blocks import KINDS, RUNNABLE, Block, blocks, tracked
+from document_blocks import BLOCK, KINDS, RUNNABLE, Block, blocks, tracked
 from image_graph import ROOT, task_folders
 from task_verdict import EXIT_CODES
 
@@ -75,12 +74,16 @@ def shell(engine: str, environment: dict[str, str], tmp_path: Path) -> dict[str,
     """The environment of a page's shell: the engine is called docker, the platform is on the path, on a free port."""
     programs = tmp_path / "bin"
     programs.mkdir()
-    (programs / "docker").symlink_to(shutil.which(engine) or engine)
-    (programs / "python").symlink_to(PLATFORM / ".venv" / "bin" / "python")
     port = subprocess.check_output([sys.executable, "-c", FREE_PORT], text=True).strip()
-    script = f'[ "$1" != serve ] || set -- "$@" --port {port}\nexec "{PLATFORM}/.venv/bin/gbdx-platform" "$@"\n'
-    (programs / "gbdx-platform").write_text(f"#!/bin/sh\n{script}")
-    (programs / "gbdx-platform").chmod(0o755)
+    own_bin = PLATFORM / ".venv" / "bin"
+    written = {
+        "docker": f'exec {engine} "$@"',
+        "python": f'exec {own_bin}/python "$@"',
+        "gbdx-platform": f'[ "$1" != serve ] || set -- "$@" --port {port}\nexec {own_bin}/gbdx-platform "$@"',
+    }
+    for name, script in written.items():
+        (programs / name).write_text(f"#!/bin/sh\n{script}\n")
+        (programs / name).chmod(0o755)
     own = {name: value for name, value in environment.items() if not name.startswith(("AWS_", "GBDX_", "DATABASE_"))}
     path = f"{programs}:{os.environ['PATH']}"
     return {**own, "PATH": path, "GBDX_STATE": str(tmp_path / "state"), "COLUMNS": "100", "EDITOR": "true"}
@@ -124,8 +127,8 @@ def test_a_page_works_from_top_to_bottom(document: Path, copy: Path, shell: dict
         where, errors = f"{named(document)}:{block.line}", tmp_path / f"error-{number}"
         assert number < done, f"{where} fails: {script}{errors.read_text()}"
         printed = (tmp_path / f"out-{number}").read_text().strip()
-        if expected is not None:
-            assert re.fullmatch(loosely(expected), printed, re.DOTALL), f"{where} shows another output than: {printed}"
+        is_shown = expected is None or bool(re.fullmatch(loosely(expected), printed, re.DOTALL))
+        assert is_shown, f"{where} shows another output than: {printed}"
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=named)
@@ -140,11 +143,11 @@ def test_every_block_that_is_not_run_says_why_and_quotes_are_true(document: Path
 @pytest.mark.parametrize("document", DOCUMENTS, ids=named)
 def test_no_block_hides_from_the_tests(document: Path) -> None:
     text = document.read_text(encoding="utf-8")
-    assert len(re.findall(r"^\s*(?:```|~~~)", text, re.MULTILINE)) == 2 * len(blocks(document))
+    outside = BLOCK.sub("", text)
+    assert not re.search(r"^\s*(?:```|~~~)", outside, re.MULTILINE)
     assert {block.language for block in blocks(document)}.isdisjoint({"sh", "shell", "python3", "py", "pycon"})
     # A comment that stands apart from its block, or is misspelled, would do nothing.
-    marks = re.findall(rf"^<!-- (?:{'|'.join(KINDS)}):", text, re.MULTILINE)
-    assert len(marks) == len([block for block in blocks(document) if block.kind])
+    assert not re.search(rf"^<!-- (?:{'|'.join(KINDS)})\b", outside, re.MULTILINE)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=named)
@@ -207,3 +210,50 @@ def test_the_readme_shows_what_a_task_sees_and_how_to_make_one_on_its_first_scre
 def test_the_readme_test_command_is_what_ci_runs() -> None:
     assert "`make test` runs all the tests" in (ROOT / "README.md").read_text(encoding="utf-8")
     assert (ROOT / ".ci" / "run").read_text().splitlines()[-1] == "exec make test"
+
+
+# --- the site
+
+
+def test_the_pictures_are_what_the_script_draws() -> None:
+    script = ROOT / "ci" / "draw_pictures.py"
+    done = subprocess.run([sys.executable, script, "--check"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.usefixtures("platform")
+def test_the_tables_are_what_the_script_writes() -> None:
+    script = ROOT / "ci" / "document_tables.py"
+    done = subprocess.run([sys.executable, script, "--check"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_every_page_is_in_the_table_of_contents() -> None:
+    contents = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
+    listed = {
+        (ROOT / "docs" / link).resolve() for link in re.findall(r"^- \[[^\]]+\]\(([^)#]+)\)", contents, re.MULTILINE)
+    }
+    assert set(tracked("docs/*.md")) - {ROOT / "docs" / "README.md"} <= listed
+
+
+@pytest.fixture(scope="module")
+def site() -> Path:
+    """The site, built anew; a link or an anchor that leads nowhere fails the build."""
+    done = subprocess.run([ROOT / "ci" / "docs.sh"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return ROOT / "docs" / "_site"
+
+
+def test_the_site_opens_at_its_start_page(site: Path) -> None:
+    target = re.search(r"url=([^\"]+)", (site / "index.html").read_text(encoding="utf-8"))
+    assert target
+    assert "From the start" in (site / target[1]).read_text(encoding="utf-8")
+
+
+def test_the_site_loads_nothing_from_elsewhere(site: Path) -> None:
+    # What a browser fetches by itself: scripts, pictures, frames, fonts, style sheets; links are for people.
+    fetched = re.compile(r"""(?:\bsrc=|<link[^>]*\bhref=|url\(|@import )\s*["']?((?:https?:)?//[^"')\s>]+)""")
+    files = [*site.rglob("*.html"), *site.rglob("*.css")]
+    found = {match for file in files for match in fetched.findall(file.read_text(encoding="utf-8"))}
+    assert len(files) > 20
+    assert found == set()
