@@ -50,7 +50,7 @@ class Client:
             raise ClientError(f"service: expected an answer at {self.http.base_url}, found {error}") from None
         if answer.is_success:
             return answer
-        found = answer.json() if "json" in answer.headers.get("content-type", "") else {"message": answer.text}
+        found: Any = answer.json() if "json" in answer.headers.get("content-type", "") else {"message": answer.text}
         errors = found.get("errors") or []
         lines = [f"{one['key']}: expected {one['expected']}, found {one['found']}" for one in errors]
         raise ClientError("\n".join(lines) or str(found.get("message")), answer.status_code)

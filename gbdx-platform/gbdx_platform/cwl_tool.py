@@ -194,7 +194,8 @@ def input_parameter(port: dict[str, Any]) -> Cwl:
 
 def string_output(port: dict[str, Any]) -> Cwl:
     """A string output port: its value in output/ports.json, all values in the order of their names when multiplex."""
-    key, types, missing = json.dumps(port["name"]), ["string", "boolean"], "null"
+    key, missing = json.dumps(port["name"]), "null"
+    types: list[Any] = ["string", "boolean"]
     found = f"values[{key}] === undefined ? null : values[{key}]"
     if port.get("multiplex"):
         types, missing = [{"type": "array", "items": types}], "[]"

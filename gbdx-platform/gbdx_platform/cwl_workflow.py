@@ -58,7 +58,7 @@ class Plan:
 def source_of(entry: dict[str, Any]) -> tuple[str, str] | None:
     """(task name, output port) of an input that another task feeds, else None."""
     source = entry.get("source")
-    return tuple(source.rsplit(":", 1)) if source else None  # type: ignore[return-value]
+    return tuple(source.rsplit(":", 1)) if source else None
 
 
 def used_outputs(name: str, requests: list[dict[str, Any]]) -> list[str]:

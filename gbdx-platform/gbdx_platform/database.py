@@ -188,10 +188,10 @@ class Store:
         )
         return ids
 
-    def set_workflow(self, workflow: str, state: str, event: str, **values: Any) -> None:
-        """A workflow's new state; what is complete stays as it is."""
+    def set_workflow(self, workflow: str, state: str, event: str, **values: Any) -> bool:
+        """A workflow's new state; what is complete stays as it is. Returns whether it was changed."""
         update = WORKFLOWS.update().where(WORKFLOWS.c.id == workflow, WORKFLOWS.c.state != "complete")
-        self.write(update.values(state=state, event=event, **values))
+        return self.write(update.values(state=state, event=event, **values)) > 0
 
 
 def event_of(workflow: str, task: str, state: str, event: str, note: str) -> Any:

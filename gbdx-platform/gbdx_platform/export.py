@@ -202,7 +202,7 @@ def package_tool(step: Step, identifier: str, prefix: str = "") -> Cwl:
 def package_input(port: dict[str, Any]) -> Cwl:
     """An input; strings only, where the platform takes booleans too."""
     required = bool(port.get("required"))
-    missing = {"default": []} if port.get("multiplex") and not required else {}
+    missing: Cwl = {"default": []} if port.get("multiplex") and not required else {}
     return {"type": package_type(port, required), **missing, **described(port)}
 
 

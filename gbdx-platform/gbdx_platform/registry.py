@@ -118,15 +118,14 @@ def update(store: Store, task_type: str, definition: Any, account: str) -> Row:
         RequestError, RefusedError.
     """
     row = owned(store, task_type, account, 404)[0]
-    definition = checked(definition)
-    version = definition.get("version") or row["version"]
-    if definition["name"].lower() != row["key"] or version != row["version"]:
+    filled = checked(definition)
+    version = filled.get("version") or row["version"]
+    if filled["name"].lower() != row["key"] or version != row["version"]:
         expected = f"the name and version of the address, {row['key']}:{row['version']}"
-        raise RequestError([Problem("name", expected, f"{definition['name']}:{version}")])
-    values = row_of(definition, account, version)
+        raise RequestError([Problem("name", expected, f"{filled['name']}:{version}")])
     place = (TASKS.c.key == row["key"]) & (TASKS.c.version == row["version"])
-    store.write(TASKS.update().where(place).values(**values))
-    return definition
+    store.write(TASKS.update().where(place).values(**row_of(filled, account, version)))
+    return filled
 
 
 def delete(store: Store, task_type: str, account: str) -> str:

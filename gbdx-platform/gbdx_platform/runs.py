@@ -165,7 +165,7 @@ class Runner:
             self.canceled.discard(workflow)
             self.wake.set()
 
-    def patiently(self, function: Callable[..., None], *arguments: Any, **named: Any) -> None:
+    def patiently(self, function: Callable[..., Any], *arguments: Any, **named: Any) -> None:
         """Calls a function until the database takes what it writes, so that no work is lost to a database that is away.
 
         Raises:
@@ -173,7 +173,8 @@ class Runner:
         """
         while True:
             try:
-                return function(*arguments, **named)
+                function(*arguments, **named)
+                return
             except OperationalError as error:
                 complain("the database can't be used, it is tried again", error)
                 if self.stopping.wait(IDLE_SECONDS):
@@ -347,8 +348,8 @@ class Runner:
         worst = next((one for one in ("failed", "timedout", "canceled") if one in events), "succeeded")
         if event and worst != "succeeded":
             worst = event
-        self.store.set_workflow(workflow, "complete", worst, completed=now(), called_back=not row["callback"])
-        if row["callback"]:
+        values = {"completed": now(), "called_back": not row["callback"]}
+        if self.store.set_workflow(workflow, "complete", worst, **values) and row["callback"]:
             self.call_back(workflow)
 
     def call_back(self, workflow: str) -> None:

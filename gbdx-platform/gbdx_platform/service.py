@@ -74,7 +74,7 @@ def make_storage(settings: Settings, local: LocalS3 | None) -> Storage:
     """Storage with its bucket."""
     if local is None:
         return Storage(settings.bucket, settings.file_roots)
-    keys = {"aws_access_key_id": local.admin[0], "aws_secret_access_key": local.admin[1]}
+    keys: dict[str, Any] = {"aws_access_key_id": local.admin[0], "aws_secret_access_key": local.admin[1]}
     storage = Storage(
         settings.bucket, settings.file_roots, endpoint_url=local.endpoint, region_name="us-east-1", **keys
     )
