@@ -1,16 +1,23 @@
-"""The engine Toil on one machine: the states, notes, strings and files that cwltool in the service gives. A minute; not
-collected by default, as it needs Toil (gbdx-platform/install.sh --toil):
+"""The engine Toil on one machine: the states, notes, strings and files that cwltool in the service gives, and the
+verdicts on the repository's misbehaving tasks. Minutes, as Toil starts a process for each task; so it is named by hand:
 
-    gbdx-platform/.venv/bin/python -m pytest gbdx-platform/tests/check_toil.py
+    gbdx-platform/test.sh gbdx-platform/tests/check_toil.py
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 from live_service import API, IMAGE, ROOT, Service, Session, definition, port, script, task
+from misbehaving import check_end, documented, image, registered
+
+# Those that only a limit of memory, disk or processes stops: Toil sets none, and they would harm the machine.
+UNLIMITED = {"fills-disk", "fills-disk-at-once", "fills-tmp", "eats-memory", "child-eats-memory", "forks-without-end"}
+LIMITED = [name for name in documented() if name not in UNLIMITED]
 
 
 def outcome(state: Path, *options: str) -> dict[str, Any]:
@@ -44,8 +51,7 @@ def outcome(state: Path, *options: str) -> dict[str, Any]:
         log = session.http.get(f"{API}/workflows/{found['id']}/tasks/bad/stdout").text
         return {
             "states": {one["name"]: one["state"] for one in found["tasks"]},
-            # Which output is missing, Toil does not tell.
-            "notes": {one["name"]: one["note"].split(": ")[0] for one in found["tasks"]},
+            "notes": {one["name"]: one["note"] for one in found["tasks"]},
             "strings": [output["value"] for one in found["tasks"] for output in one["outputs"]],
             "files": {name: session.text(f"out/{name}") for name in session.names("out")},
             "log": log,
@@ -60,3 +66,22 @@ def test_toil_and_cwltool_come_to_the_same(hello_image: str, tmp_path: Path) -> 
     ours, toils = outcome(tmp_path / "cwltool"), outcome(tmp_path / "toil", "--engine", "toil")
     assert ours["files"] == {"out.txt": "out.txt\nm"}
     assert ours == toils
+
+
+@pytest.fixture(scope="module")
+def ends(hello_image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, dict[str, Any]]]:
+    """Misbehaving task -> what became of it: all are one workflow."""
+    service = Service(tmp_path_factory.mktemp("misbehaving"), "--engine", "toil")
+    service.start()
+    session = Session(service.client())
+    data = session.put("in/data_file.txt", b"theirs")
+    with image(tmp_path_factory.mktemp("context")) as name_of_image:
+        tasks = [registered(session, name, name_of_image, data) for name in LIMITED]
+        workflow = session.launch(*tasks)
+        yield {task["name"]: task for task in session.wait(workflow, 1200)["tasks"]}
+    service.stop()
+
+
+@pytest.mark.parametrize("name", LIMITED)
+def test_a_misbehaving_task_gets_the_verdict_of_make_run_on_toil(name: str, ends: dict[str, dict[str, Any]]) -> None:
+    check_end(name, ends[name])

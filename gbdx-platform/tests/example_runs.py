@@ -116,7 +116,7 @@ def launch(session: Session, request: dict[str, Any]) -> str:
 def outcome(session: Session, workflow: str) -> Outcome:
     """What became of a workflow, out of the service and its storage."""
     found: Outcome = {}
-    for task in session.wait(workflow)["tasks"]:
+    for task in session.wait(workflow, 900)["tasks"]:
         succeeded = task["state"] == {"state": "complete", "event": "succeeded"}
         strings = {output["name"]: output["value"] for output in task["outputs"] if output["type"] == "string"}
         below = f"workflow_output/{workflow}/{task['name']}"

@@ -94,7 +94,7 @@ def test_branches_of_a_diamond_run_at_the_same_time_on_two_nodes_and_are_shown_l
 ) -> None:
     both = (("top", "complete/succeeded"), ("left", "running/started"), ("right", "running/started"))
     assert wait_for(there, launched["diamond"], *both)["bottom"] == "pending/scheduled"
-    ended = there.wait(launched["diamond"])
+    ended = there.wait(launched["diamond"], 600)
     assert [one["outputs"][0]["value"] for one in ended["tasks"]] == ["1", "1+2", "1+3", "1+2+1+3"], ended
     left, right = (jobs(slurm, launched["diamond"])[name] for name in ("left", "right"))
     assert left["NodeList"] != right["NodeList"]
@@ -117,7 +117,7 @@ def test_a_canceled_workflow_leaves_neither_a_job_nor_a_container(
     wait_for(there, workflow, ("slow", "running/started"))
     assert len(mounting(on_slurm, workflow)) == 1
     there.http.post(f"{API}/workflows/{workflow}/cancel")
-    assert states(there.wait(workflow)) == {"slow": "complete/canceled"}
+    assert states(there.wait(workflow, 600)) == {"slow": "complete/canceled"}
     assert "slow-tool" not in slurm.ask("squeue", "--noheader", "--format=%j %T", "--states=PENDING,RUNNING")
     assert mounting(on_slurm, workflow) == []
 
@@ -125,7 +125,7 @@ def test_a_canceled_workflow_leaves_neither_a_job_nor_a_container(
 def test_a_gpu_task_is_sent_to_the_partition_with_gpus(
     slurm: Cluster, there: Session, launched: dict[str, str]
 ) -> None:
-    found = there.wait(launched["gpu"])
+    found = there.wait(launched["gpu"], 600)
     assert jobs(slurm, launched["gpu"])["trains"]["NodeList"] == "card1"
     # The card is make-believe, so that CWL's own look at the node finds none.
     assert states(found) == {"trains": "complete/failed"}
