@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from image_graph import ROOT, task_folders
+from image_graph import ROOT, read_graph, task_folders
+from ruamel.yaml import YAML
 from walk_workflows import evaluate, read_workflow
 
 WORKFLOWS = sorted(path.stem for path in (ROOT / ".github" / "workflows").glob("*.yml"))
@@ -82,6 +83,16 @@ def test_only_publishing_may_write() -> None:
         if "write" in settings["permissions"].values()
     }
     assert writing == {("publish", "publish")}
+
+
+def test_dependabot_looks_after_every_lock_and_every_base_but_those_of_the_past() -> None:
+    updates = YAML(typ="safe").load((ROOT / ".github" / "dependabot.yml").read_text())["updates"]
+    watched = {update["package-ecosystem"]: update.get("directories") for update in updates}
+    listed = subprocess.check_output(["git", "-C", ROOT, "ls-files", "--", "*requirements*.txt"], text=True)
+    locks = {f"/{Path(name).parent}" for name in listed.splitlines()}
+    assert set(watched["pip"]) == locks - {"/base-images/theano"}
+    bases = {f"/{image.folder.relative_to(ROOT)}" for image in read_graph().values() if image.external}
+    assert set(watched["docker"]) == bases - {"/base-images/theano"}
 
 
 def test_without_a_question_the_matrix_has_every_task_once() -> None:
