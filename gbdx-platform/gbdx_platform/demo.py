@@ -49,13 +49,13 @@ def chain(task: str, data: str) -> dict[str, Any]:
     }
 
 
-def command(state: Path, *arguments: str, capture: bool = False) -> str:
-    """Shows and runs one command of the command line.
+def command(why: str, state: Path, *arguments: str, capture: bool = False) -> str:
+    """Says what one command of the command line is for, shows and runs it.
 
     Raises:
         ClientError: it did not end well.
     """
-    print(f"\n$ gbdx-platform {' '.join(arguments)}", flush=True)
+    print(f"\n# {why}\n$ gbdx-platform {' '.join(arguments)}", flush=True)
     line = [sys.executable, "-m", "gbdx_platform.command_line", "--state", str(state), *arguments]
     done = subprocess.run(line, stdout=subprocess.PIPE if capture else None, text=True, check=False)
     if done.returncode:
@@ -65,8 +65,8 @@ def command(state: Path, *arguments: str, capture: bool = False) -> str:
     return (done.stdout or "").strip()
 
 
-def start(state: Path) -> subprocess.Popen[bytes]:
-    """A service on a free port, with its own S3.
+def start(state: Path, stdout: int | None = None, **more: str) -> subprocess.Popen[bytes]:
+    """A service on a free port, with its own S3. stdout: as for Popen; more: variables of its environment.
 
     Raises:
         ClientError: it ends, or doesn't begin to listen.
@@ -75,9 +75,11 @@ def start(state: Path) -> subprocess.Popen[bytes]:
         name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "GBDX_", "DATABASE_"))
     }
     port = str(free_ports(1)[0])
-    print(f"$ gbdx-platform serve --port {port}", flush=True)
+    if stdout is None:
+        print("# A service for this demo alone, with object storage (S3) of its own.")
+        print(f"$ gbdx-platform serve --port {port}", flush=True)
     line = [sys.executable, "-m", "gbdx_platform.command_line", "--state", str(state), "serve", "--port", port]
-    process = subprocess.Popen(line, env=environment, start_new_session=True)
+    process = subprocess.Popen(line, env=environment | more, stdout=stdout, start_new_session=True)
     deadline = time.monotonic() + START_SECONDS
     while not read_credentials(state).get("url"):
         if process.poll() is not None or time.monotonic() > deadline:
@@ -107,14 +109,18 @@ def run(definition: str, inputs: str, local_image: str | None) -> int:
         state.mkdir(mode=0o700)
         process = start(state)
         try:
-            command(state, "register", definition, *image)
-            data = command(state, "upload", inputs, "demo/data_in", capture=True)
+            why = "The task: its definition, bound to the image that it has now."
+            command(why, state, "register", definition, *image)
+            data = command("Its sample inputs, to S3.", state, "upload", inputs, "demo/data_in", capture=True)
             request = Path(folder, "workflow.json")
             request.write_text(json.dumps(chain(task, data), indent=4), encoding="utf-8")
-            command(state, "launch", str(request), "--watch")
-            command(state, "download", "demo/second", str(Path(folder, "results")))
+            command(f"A workflow: {task} twice, the second fed by the first.", state, "launch", str(request), "--watch")
+            command(
+                "What the second one wrote, from S3.", state, "download", "demo/second", str(Path(folder, "results"))
+            )
             print(f"\nout.txt:\n{Path(folder, 'results', 'out.txt').read_text('utf-8')}")
-            command(state, "delete", task)
+            command("The end.", state, "delete", task)
         finally:
             stop(process)
+    print("\nStopped; nothing of the demo is left. gbdx-platform/README.md shows how to keep a service running.")
     return 0

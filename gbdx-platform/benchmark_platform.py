@@ -1,0 +1,233 @@
+"""What the platform costs over the bare engine: make bench TASK=gbdx-platform
+
+Everything runs hello-gbdx on its sample inputs, the platform with S3 in and S3 out. What is compared runs in turn, so
+that a machine that slows down slows down both. Prints tables; seconds are medians of wall time.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sql
+from gbdx_platform import containers, demo
+from gbdx_platform.client import API, Client
+from gbdx_platform.database import WORKFLOW_TASKS, WORKFLOWS, Store, new_id
+
+ROOT = Path(__file__).resolve().parents[1]
+ROUNDS = int(os.environ.get("ROUNDS") or 10)
+ITEMS = int(os.environ.get("ITEMS") or 100)
+DATABASE = (10, 100, 1000)
+SOURCE = f"{os.environ.get('REGISTRY', 'localhost')}/hello-gbdx:{os.environ.get('TAG', 'dev')}"
+# A tag of its own, which no build beside it moves.
+IMAGE = f"localhost/gbdx-platform-bench:{os.getpid()}"
+DEFINITION = json.loads((ROOT / "hello-gbdx" / "hello-gbdx_definition.json").read_text("utf-8"))
+DEFINITION["containerDescriptors"][0]["properties"]["image"] = IMAGE
+
+
+def seconds(work: Callable[[], Any]) -> float:
+    """Wall time of some work."""
+    begun = time.perf_counter()
+    work()
+    return time.perf_counter() - begun
+
+
+def in_turn(ways: dict[str, Callable[[], Any]], rounds: int = ROUNDS) -> dict[str, float]:
+    """The median of each way, after one round that does not count."""
+    times = [{name: seconds(work) for name, work in ways.items()} for _ in range(rounds + 1)]
+    return {name: statistics.median(one[name] for one in times[1:]) for name in ways}
+
+
+def table(*rows: tuple[Any, ...]) -> None:
+    """Prints a table; the first row is its head."""
+    head, *body = [[f"{cell:.2f}" if isinstance(cell, float) else str(cell) for cell in row] for row in rows]
+    for line in (head, ["---"] * len(head), *body):
+        print(f"| {' | '.join(line)} |")
+    print(flush=True)
+
+
+def memory(pid: int) -> float:
+    """Resident megabytes of a process."""
+    return int(Path(f"/proc/{pid}/status").read_text().split("VmRSS:")[1].split()[0]) / 1000
+
+
+def cpu(pid: int) -> float:
+    """CPU seconds that a process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+# --- the bare engine
+
+
+def docker_run(folder: str) -> list[str]:
+    """hello-gbdx as a person runs it by hand; the folder must be there."""
+    inputs = f"{ROOT / 'hello-gbdx' / 'test_inputs'}:/mnt/work/input:ro"
+    mounts = ["--volume", f"{folder}:/mnt/work", "--volume", inputs]
+    words = shlex.split(DEFINITION["containerDescriptors"][0]["command"])
+    return [containers.engine(), "run", "--rm", "--user", f"{os.getuid()}:{os.getgid()}", *mounts, IMAGE, *words]
+
+
+def quiet(command: list[str], **more: Any) -> None:
+    """Runs a command that has to succeed."""
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, **more)
+
+
+def loop(folder: Path) -> None:
+    """ITEMS containers, two at a time."""
+    numbers = "\n".join(map(str, range(ITEMS)))
+    quiet(["xargs", "-P", "2", "-I", "{}", *docker_run(f"{folder}/{{}}")], input=numbers.encode())
+
+
+# --- the platform
+
+
+def task(name: str, data: str | None = None, **more: Any) -> dict[str, Any]:
+    """A task of a workflow; without data, it is fed by the task `first`."""
+    given = {"value": data} if data else {"source": "first:data_out"}
+    inputs = [{"name": "data_in", **given}, {"name": "message", "value": "{{n}}" if more else "hello"}]
+    outputs = [{"name": "data_out", "persist": True, "persistLocation": f"bench/{name}"}]
+    return {"name": name, "taskType": DEFINITION["name"], "inputs": inputs, "outputs": outputs}
+
+
+def run_workflow(client: Client, *tasks: dict[str, Any]) -> None:
+    """A workflow from its launch to its end."""
+    request = {"name": "bench", "tasks": tasks}
+    workflow = client.ask("POST", f"{API}/workflows", request).json()["id"]
+    while (found := client.look(f"{API}/workflows/{workflow}"))["state"]["state"] != "complete":
+        time.sleep(0.01)
+    assert found["state"]["event"] == "succeeded", found
+
+
+def run_batch(client: Client, data: str, pid: int) -> float:
+    """A batch of ITEMS; returns the most memory that the service had."""
+    values = [{"name": "n", "values": [str(number) for number in range(ITEMS)]}]
+    request = {"name": "bench", "tasks": [task("item", data, batch=True)], "batch_values": values}
+    batch = client.ask("POST", f"{API}/batch_workflows", request).json()["batch_workflow_id"]
+    most, states = 0.0, {"pending"}
+    while states & {"pending", "running"}:
+        time.sleep(0.2)
+        most = max(most, memory(pid))
+        states = {one["state"] for one in client.look(f"{API}/batch_workflows/{batch}")["workflows"]}
+    assert states == {"succeeded"}, states
+    return most
+
+
+def register(client: Client, number: int) -> None:
+    """A definition under another name."""
+    client.ask("POST", f"{API}/tasks", {**DEFINITION, "name": f"bench-{number}"})
+
+
+def fill(store: Store, number: int) -> None:
+    """Copies of a workflow that has ended, until the database holds so many."""
+    [workflow] = store.rows(sql.select(WORKFLOWS).where(WORKFLOWS.c.state == "complete").limit(1))
+    tasks = store.tasks_of(workflow["id"])
+    for _ in range(number - len(store.rows(sql.select(WORKFLOWS.c.id)))):
+        copy = {**workflow, "id": new_id()}
+        rows = [{**one, "id": new_id(), "workflow": copy["id"]} for one in tasks]
+        store.write(WORKFLOWS.insert().values(**copy), *(WORKFLOW_TASKS.insert().values(**row) for row in rows))
+
+
+def start(**environment: str) -> tuple[float, float]:
+    """Seconds from the command until the service listens, in a new folder of state; and its CPU seconds."""
+    with tempfile.TemporaryDirectory() as folder:
+        begun = time.perf_counter()
+        process = demo.start(Path(folder), subprocess.DEVNULL, **environment)
+        took = time.perf_counter() - begun, cpu(process.pid)
+        demo.stop(process)
+    return took
+
+
+def measure_start() -> None:
+    """The start of the service, with object storage that is there and with its own."""
+    away = {"AWS_ENDPOINT_URL_S3": "http://127.0.0.1:9", "AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x"}
+    rows: dict[str, list[tuple[float, float]]] = {"without S3": [], "with its own S3": []}
+    for _ in range(max(ROUNDS // 2, 1)):
+        rows["without S3"].append(start(**away))
+        rows["with its own S3"].append(start())
+    medians = [(name, *map(statistics.median, zip(*times, strict=True))) for name, times in rows.items()]
+    table(("start of the service", "seconds", "its CPU seconds"), *medians)
+
+
+def measure_tasks(client: Client, data: str, folder: Path, pid: int) -> None:
+    """One task and a chain of two, over the same by hand."""
+    before = cpu(pid)
+    bare = in_turn({
+        "docker run": lambda: quiet(docker_run(f"{folder}/hand")),
+        "one task": lambda: run_workflow(client, task("first", data)),
+        "two chained tasks": lambda: run_workflow(client, task("first", data), task("second")),
+    })  # fmt: skip
+    base = bare["docker run"]
+    rows = [(name, took, (took - number * base) / number, took / number / base) for name, took, number in (
+        ("docker run", base, 1), ("one task", bare["one task"], 1), ("two chained tasks", bare["two chained tasks"], 2),
+    )]  # fmt: skip
+    table(("way", "seconds", "over docker run, each task", "ratio"), *rows)
+    print(f"CPU seconds of the service for each task: {(cpu(pid) - before) / (3 * (ROUNDS + 1)):.2f}\n")
+
+
+def measure_batch(client: Client, data: str, folder: Path, pid: int) -> None:
+    """A batch over a plain loop, and the memory it takes."""
+    idle, most = memory(pid), []
+    rounds = max(ROUNDS // 3, 1)
+    found = in_turn({
+        f"xargs -P 2, {ITEMS} containers": lambda: loop(folder),
+        f"batch of {ITEMS}": lambda: most.append(run_batch(client, data, pid)),
+    }, rounds)  # fmt: skip
+    base = next(iter(found.values()))
+    table(("way", "seconds", "ratio"), *((name, took, took / base) for name, took in found.items()))
+    table(("memory of the service", "MB"), ("before", idle), ("at most, in a batch", max(most)), ("after", memory(pid)))
+
+
+def measure_database(client: Client, data: str, store: Store) -> None:
+    """One workflow, and the lists of them, by how many the database holds."""
+    rows = []
+    for number in DATABASE:
+        fill(store, number)
+        found = in_turn({
+            "one task": lambda: run_workflow(client, task("first", data)),
+            "list": lambda: client.ask("GET", f"{API}/workflows"),
+            "search": lambda: client.ask("POST", f"{API}/workflows/search", {"lookback_h": 1}),
+        })  # fmt: skip
+        rows.append((number, *found.values()))
+    table(("workflows in the database", "one task, seconds", "list, seconds", "search of an hour, seconds"), *rows)
+
+
+def main() -> None:
+    """All of it."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is stopped
+    print(f"load at the beginning: {os.getloadavg()[0]:.1f}\n")
+    measure_start()
+    with tempfile.TemporaryDirectory() as name:
+        folder, state = Path(name), Path(name, "state")
+        state.mkdir(mode=0o700)
+        process = demo.start(state, subprocess.DEVNULL)
+        try:
+            client = Client(str(state))
+            quiet([containers.engine(), "tag", SOURCE, IMAGE])
+            client.ask("POST", f"{API}/tasks", DEFINITION)
+            for number in ("hand", *range(ITEMS)):
+                (folder / str(number)).mkdir()
+            data = client.upload(ROOT / "hello-gbdx" / "test_inputs" / "data_in", "bench/data_in")
+            measure_tasks(client, data, folder, process.pid)
+            took = seconds(lambda: [register(client, number) for number in range(50)])
+            table(("registrations", "a second"), ("50, one after the other", 50 / took))
+            measure_batch(client, data, folder, process.pid)
+            measure_database(client, data, Store(f"sqlite:///{state / 'platform.sqlite'}"))
+        finally:
+            demo.stop(process)
+            containers.call("rmi", IMAGE)
+    print(f"load at the end: {os.getloadavg()[0]:.1f}")
+
+
+if __name__ == "__main__":
+    main()
