@@ -113,7 +113,7 @@ def run_in_one_shell(scripts: list[str], folder: Path, environment: dict[str, st
         (notes / f"step-{number}").write_text(script)
         driver.append(f". {notes}/step-{number} >{notes}/out-{number} 2>{notes}/error-{number}")
         driver.append(f"echo {number} >>{notes}/done")
-    subprocess.run(["bash", "-c", "\n".join(driver)], cwd=folder, env=environment, check=False, timeout=600)
+    subprocess.run(["bash", "-c", "\n".join(driver)], cwd=folder, env=environment, check=False, timeout=3600)
     return len((notes / "done").read_text().splitlines()) if (notes / "done").exists() else 0
 
 
