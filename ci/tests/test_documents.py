@@ -212,6 +212,16 @@ def test_the_readme_test_command_is_what_ci_runs() -> None:
     assert (ROOT / ".ci" / "run").read_text().splitlines()[-1] == "exec make test"
 
 
+def test_every_sentence_in_troubleshooting_is_said_by_the_code() -> None:
+    text = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+    code = "\n".join(path.read_text("utf-8", "replace") for pattern in ("*.py", "*.sh") for path in tracked(pattern))
+    sentences = [cell for _, cell in re.findall(r"^\| (`+) ?([^|]+?) ?\1 \|", text, re.MULTILINE)]
+    assert len(sentences) > 20
+    # What is quoted around three dots is a value; a word or two alone would be found anywhere.
+    parts = [part.strip(" '`:") for cell in sentences for part in re.split(r"'?\.\.\.'?", cell)]
+    assert [part for part in parts if len(part) > 9 and part not in code] == []
+
+
 # --- the site
 
 
