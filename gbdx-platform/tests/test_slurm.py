@@ -36,15 +36,23 @@ def on_slurm(slurm: Cluster, hello_image: str, tmp_path_factory: pytest.TempPath
 
 @pytest.fixture(scope="module")
 def there(on_slurm: Service) -> Session:
-    """The default account, with a task that joins strings, after a while, registered."""
+    """The default account, with a task that joins strings, once its gate is open when it has one."""
     found = Session(on_slurm.client())
     join = (
-        "given = json.load(open(work + 'input/ports.json')); time.sleep(float(given.pop('seconds', 0)))\n"
-        "print('joined', flush=True); strings['sum'] = '+'.join(value for key, value in sorted(given.items()))"
+        "given = json.load(open(work + 'input/ports.json'))\n"
+        "while os.path.exists(work + 'input/gate/gate') and not os.path.exists(work + 'input/gate/open'):\n"
+        "    time.sleep(1)\n"
+        "strings['sum'] = '+'.join(value for key, value in sorted(given.items()))"
     )
-    inputs = [port(name, "string", required=False) for name in ("a", "b", "seconds")]
+    inputs = [port("gate", required=False), *(port(name, "string", required=False) for name in ("a", "b"))]
     found.register(definition("join", inputs, [port("sum", "string")], script(join)))
     return found
+
+
+def open_gates(service: Service, workflow: str) -> None:
+    """Lets the tasks of a workflow go on that wait for a file in an input: the nodes mount it from this machine."""
+    for folder in (service.state / "runs" / workflow / "inputs").glob("*/input"):
+        (folder / "open").touch()
 
 
 def jobs(slurm: Cluster, workflow: str) -> dict[str, dict[str, Any]]:
@@ -75,13 +83,13 @@ def mounting(service: Service, workflow: str) -> list[str]:
 @pytest.fixture(scope="module")
 def launched(there: Session) -> dict[str, str]:
     """Workflows that run at the same time: name -> id."""
-    gpu = [{"properties": {"domain": "nvidiagpu"}}]
+    gpu, gate = [{"properties": {"domain": "nvidiagpu"}}], there.put("gate/gate")
     return {
-        "slow": there.launch(task("slow", "join", {"a": "1", "seconds": "600"}, timeout=900)),
+        "slow": there.launch(task("slow", "join", {"gate": gate}, timeout=3600)),
         "diamond": there.launch(
             task("top", "join", {"a": "1"}),
-            task("left", "join", {"a": ("top:sum",), "b": "2", "seconds": "12"}),
-            task("right", "join", {"a": ("top:sum",), "b": "3", "seconds": "12"}),
+            task("left", "join", {"a": ("top:sum",), "b": "2", "gate": gate}, timeout=3600),
+            task("right", "join", {"a": ("top:sum",), "b": "3", "gate": gate}, timeout=3600),
             task("bottom", "join", {"a": ("left:sum",), "b": ("right:sum",)}),
         ),
         "gpu": there.launch(task("trains", "join", {"a": "1"}, containerDescriptors=gpu)),
@@ -90,10 +98,11 @@ def launched(there: Session) -> dict[str, str]:
 
 
 def test_branches_of_a_diamond_run_at_the_same_time_on_two_nodes_and_are_shown_live(
-    slurm: Cluster, there: Session, launched: dict[str, str]
+    slurm: Cluster, there: Session, on_slurm: Service, launched: dict[str, str]
 ) -> None:
     both = (("top", "complete/succeeded"), ("left", "running/started"), ("right", "running/started"))
     assert wait_for(there, launched["diamond"], *both)["bottom"] == "pending/scheduled"
+    open_gates(on_slurm, launched["diamond"])
     ended = there.wait(launched["diamond"], 600)
     assert [one["outputs"][0]["value"] for one in ended["tasks"]] == ["1", "1+2", "1+3", "1+2+1+3"], ended
     left, right = (jobs(slurm, launched["diamond"])[name] for name in ("left", "right"))
