@@ -81,7 +81,7 @@ def registry(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     subprocess.run(["htpasswd", "-icB", folder / "htpasswd", "author"], input="secret word", text=True, check=True)
     with (folder / "log").open("wb") as log:
         server = subprocess.Popen(["docker-registry", "serve", folder / "config.yml"], stdout=log, stderr=log)
-    wait_until(lambda: asks_for_a_password(address), server, folder / "log", 20)
+    wait_until(lambda: asks_for_a_password(address), server, folder / "log", 60)
     yield address
     server.terminate()
     server.wait()
@@ -152,7 +152,7 @@ def other_engine(engine: str, logged_in: dict[str, str], tmp_path_factory: pytes
     def answers() -> bool:
         return subprocess.run([engine, "--host", host, "version"], capture_output=True, check=False).returncode == 0
 
-    wait_until(answers, daemon, folder / "log", 30)
+    wait_until(answers, daemon, folder / "log", 60)
     yield host
     subprocess.run([*AS_ROOT, "kill", str(daemon.pid)], check=True)
     daemon.wait(60)
