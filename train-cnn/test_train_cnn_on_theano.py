@@ -81,14 +81,14 @@ def test_the_files_load_in_both_worlds_with_the_same_answers(outputs, writer):
     assert max(differences) < 1e-5
 
 
-def test_the_walkthroughs_own_script_runs_unchanged(outputs, tmp_path):
+def test_a_script_in_the_walkthroughs_spelling_runs(outputs, tmp_path):
     shutil.copytree(FOLDER / "test_inputs" / "train_data", tmp_path / "input" / "train_data")
     # It takes labels for positions: 0, 1, 2.
     y = "/mnt/work/input/train_data/y.npz"
     places = f"import numpy as np; np.savez('{y}', np.searchsorted([2, 5, 9], np.load('{y}')['arr_0']))"
     (tmp_path / "input" / "ports.json").write_text('{"nb_epoch": "2"}')
     (tmp_path / "output").mkdir()
-    shutil.copy(FOLDER / "tests" / "walkthrough_train_cnn.txt", tmp_path / "train_cnn.py")
+    shutil.copy(FOLDER / "tests" / "keras_1_script.py", tmp_path / "train_cnn.py")
     for path in (tmp_path, *tmp_path.rglob("*")):
         path.chmod(0o777 if path.is_dir() else 0o666)
     volumes = {str(tmp_path): "/mnt/work"}

@@ -18,7 +18,7 @@ import build_images
 import pytest
 import testinfra
 from card_options import card_options
-from image_graph import ROOT, task_folders
+from image_graph import ROOT, declared_arguments, task_folders
 from task_inputs import read_definition
 
 pytestmark = pytest.mark.container
@@ -31,20 +31,35 @@ DEVICE = os.environ.get("DEVICE") or "cpu"
 HARDENED = ("--init", "--read-only", "--network", "none", "--cap-drop", "ALL", "--security-opt", "no-new-privileges")
 
 
+def rounds(folder: Path) -> list[Any]:
+    """(task, base) for each layer to test a task on: the one that BASE asks for, else its own and Theano where it can.
+
+    A base of "" is the Dockerfile's own.
+    """
+    asked = os.environ.get("BASE") or ""
+    found = [pytest.param(folder, asked, id=folder.name)]
+    if not asked and "BASE" in declared_arguments(folder / "Dockerfile"):
+        found.append(pytest.param(folder, "theano", id=f"{folder.name}-theano", marks=pytest.mark.theano))
+    return found
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """One round of tests for each task, or for the one that --task names."""
+    """One round of tests for each layer of each task, or of the one that --task names."""
     if "task" in metafunc.fixturenames:
         wanted = metafunc.config.getoption("--task")
         folders = [folder for folder in task_folders() if wanted in (None, folder.name)]
         assert folders, f"no task is called {wanted}"
-        metafunc.parametrize("task", folders, ids=lambda folder: folder.name, scope="module")
+        every = [each for folder in folders for each in rounds(folder)]
+        metafunc.parametrize(("task", "base"), every, scope="module")
 
 
 @pytest.fixture(scope="module")
-def image(engine: str, task: Path) -> str:
-    """The task's image, built."""
-    assert build_images.main([task.name]) == 0
-    return build_images.reference(task.name)
+def image(engine: str, task: Path, base: str) -> Iterator[str]:
+    """The task's image on a base, built; the runs of the same round are on that base too."""
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("BASE", base)
+        assert build_images.main([task.name]) == 0
+        yield build_images.reference(task.name)
 
 
 @pytest.fixture(scope="module")
