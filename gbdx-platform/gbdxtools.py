@@ -32,6 +32,10 @@ class Port:
 class Ports:
     """The ports of one side of a task as attributes: those declared, and any that extend a multiplex port's name."""
 
+    _declared: list[dict[str, Any]]
+    _task: str | None
+    _used: dict[str, Port]
+
     def __init__(self, declared: list[dict[str, Any]], task: str | None = None) -> None:
         vars(self).update(_declared=declared, _task=task, _used={})
         for port in declared:
@@ -42,8 +46,7 @@ class Ports:
         known = {one["name"]: bool(one.get("multiplex")) for one in self._declared}
         if not any(name == one or (multiplex and name.startswith(one)) for one, multiplex in known.items()):
             raise AttributeError(f"port: expected one of {', '.join(known)}, found {name!r}")
-        found: Port = self._used.setdefault(name, Port(name, self._task and f"source:{self._task}:{name}"))
-        return found
+        return self._used.setdefault(name, Port(name, self._task and f"source:{self._task}:{name}"))
 
     def __setattr__(self, name: str, value: Any) -> None:
         getattr(self, name).value = value.value if isinstance(value, Port) else value
@@ -157,7 +160,7 @@ class Interface:
         """A task of a workflow to be."""
         return Task(self, kind, **inputs)
 
-    def Workflow(self, tasks: list[Task], name: str | None = None) -> Workflow:
+    def Workflow(self, tasks: list[Any], name: str | None = None) -> Workflow:
         """A workflow to be."""
         return Workflow(self, tasks, name)
 
