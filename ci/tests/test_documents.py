@@ -240,10 +240,9 @@ def test_the_tables_are_what_the_script_writes() -> None:
 
 def test_every_page_is_in_the_table_of_contents() -> None:
     contents = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
-    listed = {
-        (ROOT / "docs" / link).resolve() for link in re.findall(r"^- \[[^\]]+\]\(([^)#]+)\)", contents, re.MULTILINE)
-    }
-    assert set(tracked("docs/*.md")) - {ROOT / "docs" / "README.md"} <= listed
+    listed = re.findall(r"^- \[[^\]]+\]\(([^)#]+)\)", contents, re.MULTILINE)
+    pages = [path.name for path in tracked("docs/*.md") if path.parent.name == "docs" and path.name != "README.md"]
+    assert set(pages) <= set(listed)
 
 
 @pytest.fixture(scope="module")
