@@ -100,8 +100,10 @@ def application_package(definition: Cwl, own_command: list[str] | None) -> Cwl:
     identifier, tool_id = cwl_ids([name, f"{name}-tool"]).values()
     step = Step(name, definition, {}, image, cwl_tool.timeout_of(definition), "", own_command, definition)
     tool = package_tool(step, tool_id)
+    # A workflow's inputs, outputs and steps may not share names, and a port may be called `task`.
+    step_id = cwl_ids(["task"], (*tool["inputs"], *tool["outputs"]))["task"]
     outputs = {
-        port: {key: about[key] for key in ("type", "label", "doc")} | {"outputSource": f"task/{port}"}
+        port: {key: about[key] for key in ("type", "label", "doc")} | {"outputSource": f"{step_id}/{port}"}
         for port, about in tool["outputs"].items()
     }
     workflow = {
@@ -111,7 +113,7 @@ def application_package(definition: Cwl, own_command: list[str] | None) -> Cwl:
         "doc": tool["doc"],
         "inputs": tool["inputs"],
         "outputs": outputs,
-        "steps": {"task": {"run": f"#{tool_id}", "in": {port: port for port in tool["inputs"]}, "out": [*outputs]}},
+        "steps": {step_id: {"run": f"#{tool_id}", "in": {port: port for port in tool["inputs"]}, "out": [*outputs]}},
     }
     return package(workflow, [tool], definition.get("version") or FIRST_VERSION)
 

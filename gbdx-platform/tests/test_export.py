@@ -70,10 +70,17 @@ def test_any_definition_comes_back_from_cwl_as_it_was(found: dict[str, Any]) -> 
     assert cwl_tool.definition_of(yaml.safe_load(json.dumps(document))) == found
 
 
-@settings(max_examples=5, deadline=None, phases=[Phase.generate], suppress_health_check=[HealthCheck.too_slow])
+@settings(
+    max_examples=5,
+    derandomize=True,
+    deadline=None,
+    phases=[Phase.generate],
+    suppress_health_check=[HealthCheck.too_slow],
+)
 @given(definitions())
 def test_any_definition_is_exported_as_a_compliant_package(found: dict[str, Any]) -> None:
-    assert validated(export.definition_as("eoap", found, []))["valid"]
+    verdict = validated(export.definition_as("eoap", found, []))
+    assert verdict["valid"], verdict["issues"]
 
 
 @pytest.mark.parametrize("name", DEFINITIONS)
@@ -158,6 +165,13 @@ def test_an_image_with_an_entry_point_runs_as_cwl_and_is_refused_as_a_package(
         )
     finally:
         containers.call("rmi", image)
+
+
+def test_a_port_may_have_the_name_of_the_packages_own_step() -> None:
+    own = definition("own", [port("task")], [port("task_2")], "python /x.py")
+    [workflow, _] = export.definition_as("eoap", own, [])["$graph"]
+    assert list(workflow["steps"]) == ["task_3"]
+    assert workflow["outputs"]["task_2"]["outputSource"] == "task_3/task_2"
 
 
 def test_a_package_without_any_command_is_refused() -> None:
