@@ -38,8 +38,6 @@ nitpicky = True
 highlight_language = "text"
 html_copy_source = False
 html_show_sourcelink = False
-html_last_updated_fmt = None
-templates_path = []
 pygments_style = "tango"
 html_theme_options = {
     "footer_icons": [],

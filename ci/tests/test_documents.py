@@ -145,6 +145,7 @@ def test_no_block_hides_from_the_tests(document: Path) -> None:
     text = document.read_text(encoding="utf-8")
     outside = BLOCK.sub("", text)
     assert not re.search(r"^\s*(?:```|~~~)", outside, re.MULTILINE)
+    assert not re.search(r"\n\n(?: {4}|\t)\S", outside), "expected fenced code, found indented code"
     assert {block.language for block in blocks(document)}.isdisjoint({"sh", "shell", "python3", "py", "pycon"})
     # A comment that stands apart from its block, or is misspelled, would do nothing.
     assert not re.search(rf"^<!-- (?:{'|'.join(KINDS)})\b", outside, re.MULTILINE)
