@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import re
 import shutil
@@ -16,6 +17,7 @@ import signal
 import stat
 import subprocess
 import sys
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from gbdx_platform import containers
 from gbdx_platform.cwl_tool import (
     EXIT_CODE,
     EXIT_FILE,
+    MARGIN,
     STATUS,
     STATUS_FILE,
     STDERR,
@@ -142,9 +145,14 @@ def environment() -> dict[str, str]:
 
 @dataclass
 class Progress:
-    """What was seen of a run. begun: step id -> its work folder; exited: step ids; told: step id -> state."""
+    """What was seen of a run.
+
+    begun: step id -> its work folder; since: step id -> when that was seen, as time.monotonic has it; exited: step ids;
+    told: step id -> state.
+    """
 
     begun: dict[str, Path] = field(default_factory=dict)
+    since: dict[str, float] = field(default_factory=dict)
     exited: set[str] = field(default_factory=set)
     told: dict[str, str] = field(default_factory=dict)
 
@@ -226,18 +234,24 @@ def look(watch: Watch, progress: Progress) -> None:
     for path in watch.folder.glob(f"step-*/*.{STDOUT_FILE}"):
         step_id = path.name.removesuffix(f".{STDOUT_FILE}")
         if step_id in watch.plan.steps and step_id not in progress.begun:
-            progress.begun[step_id] = path.parent
+            progress.begun[step_id], progress.since[step_id] = path.parent, time.monotonic()
             watch.started(watch.plan.steps[step_id].name, "toil")
     for step_id in progress.begun.keys() - progress.told:
         step, work = watch.plan.steps[step_id], progress.begun[step_id]
         link_logs(work, step_id, watch.logs / step_id)
-        code = recorded_exit(work)
+        # A command that had to be killed leaves no record.
+        code = TIMED_OUT if overdue(step, step_id, progress, MARGIN) else recorded_exit(work)
         if code is None:
             continue
         # The record is the command's last act; by the next look its container is gone.
         if step_id in progress.exited:
             progress.told[step_id] = tell(watch, step, verdict_of(step, code, work), work)
         progress.exited.add(step_id)
+
+
+def overdue(step: Step, step_id: str, progress: Progress, margin: int = 0) -> bool:
+    """Whether a task has taken longer than its timeout and so many seconds more."""
+    return time.monotonic() - progress.since.get(step_id, math.inf) > step.timeout + margin
 
 
 def link_logs(work: Path, step_id: str, logs: Path) -> None:
@@ -289,7 +303,8 @@ def fail(watch: Watch, step_id: str, progress: Progress, trouble: str) -> None:
     step, names = watch.plan.steps[step_id], {step.name: step_id for step_id, step in watch.plan.steps.items()}
     sources = [source_of(entry) for entry in step.request.get("inputs") or []]
     if all(progress.told.get(names[source[0]]) == "success" for source in sources if source):
-        watch.finished(step.name, Verdict("failed", trouble), None, {})
+        verdict = late(step) if overdue(step, step_id, progress) else Verdict("failed", trouble)
+        watch.finished(step.name, verdict, None, {})
 
 
 def finish(watch: Watch, step_id: str, work: Path | None, outputs: dict[str, Any]) -> None:

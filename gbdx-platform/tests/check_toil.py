@@ -38,7 +38,7 @@ def outcome(state: Path, *options: str) -> dict[str, Any]:
             definition("strings", [port("a", "string")], [port("b", "string")], script("strings['b'] = 'B'"))
         )
         data = session.put("in/a.txt")
-        found = session.run(
+        workflow = session.launch(
             task("first", "hello-gbdx", {"data_in": data}),
             task("second", "hello-gbdx", {"data_in": ("first:data_out",), "message": "m"}, {"data_out": "out"}),
             task("bad", "fails"),
@@ -48,6 +48,7 @@ def outcome(state: Path, *options: str) -> dict[str, Any]:
             task("s1", "strings", {"a": "x"}),
             task("s2", "strings", {"a": ("s1:b",)}),
         )
+        found = session.wait(workflow, 900)
         log = session.http.get(f"{API}/workflows/{found['id']}/tasks/bad/stdout").text
         return {
             "states": {one["name"]: one["state"] for one in found["tasks"]},

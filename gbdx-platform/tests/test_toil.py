@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import os
+import threading
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from gbdx_platform import containers, toil_engine
+from gbdx_platform.cwl_workflow import Step, plan
 from gbdx_platform.settings import Settings
-from live_service import Service
+from gbdx_platform.task_verdict import Verdict
+from gbdx_platform.verdicts import Watch
+from live_service import Service, definition, port, task
 from toil.cwl.cwltoil import get_options
 
 STORE = "--jobStore=aws:us-west-2:gbdx-{workflow}"
@@ -127,3 +133,52 @@ def test_the_reason_of_a_run_that_failed_is_found_in_the_log(tmp_path: Path, log
 
 def test_toil_finds_the_container_engine_of_the_service() -> None:
     assert str(Path(containers.engine()).parent) in toil_engine.environment()["PATH"].split(os.pathsep)
+
+
+def watching(folder: Path, told: list[Any]) -> Watch:
+    """A watch on two tasks, `a` and then `b`, that writes down what it is told."""
+    given = definition("t", [port("in", required=False)], [port("out")], "true")
+    requests = [task("a", "t"), task("b", "t", {"in": ("a:out",)})]
+    steps = [Step(request["name"], given, request, "image", timeout=60, own_command=[]) for request in requests]
+
+    def finished(name: str, verdict: Verdict, work: Path | None, strings: dict[str, Any]) -> Verdict:
+        told.append((name, verdict.state, verdict.reason))
+        return verdict
+
+    begun = lambda name, container: told.append((name, "begun"))  # noqa: E731
+    return Watch(begun, finished, lambda: False, threading.Semaphore(), "", plan(steps), folder, folder / "logs")
+
+
+def test_a_task_is_running_and_then_judged_by_the_folder_that_it_leaves(tmp_path: Path) -> None:
+    told: list[Any] = []
+    watch, progress, work = watching(tmp_path, told), toil_engine.Progress(), tmp_path / "step-x"
+    (work / "output").mkdir(parents=True)
+    (work / "a.gbdx_stdout.txt").write_text("said")
+    toil_engine.look(watch, progress)
+    assert told == [("a", "begun")]
+    (work / "status.json").write_text('{"status": "success"}')
+    (work / "gbdx_exit.json").write_text('{"exit_code": 0}')
+    toil_engine.look(watch, progress)
+    toil_engine.look(watch, progress)
+    assert told[1:] == [("a", "broken contract", "output port 'out': expected a directory, found nothing")]
+    assert (tmp_path / "logs" / "a" / "stdout.txt").read_text() == "said"
+
+
+def test_a_task_that_was_killed_after_its_time_leaves_no_record_and_is_timed_out(tmp_path: Path) -> None:
+    told: list[Any] = []
+    watch, progress = watching(tmp_path, told), toil_engine.Progress()
+    (tmp_path / "step-x").mkdir()
+    (tmp_path / "step-x" / "a.gbdx_stdout.txt").touch()
+    toil_engine.look(watch, progress)
+    progress.since["a"] = time.monotonic() - 60 - 61
+    toil_engine.look(watch, progress)
+    toil_engine.look(watch, progress)
+    assert told == [("a", "begun"), ("a", "timedout", "over its timeout of 60 s")]
+
+
+def test_what_toil_could_not_run_has_failed_and_what_waits_for_it_has_not(tmp_path: Path) -> None:
+    told: list[Any] = []
+    watch, progress = watching(tmp_path, told), toil_engine.Progress()
+    for step_id in ("a", "b"):
+        toil_engine.fail(watch, step_id, progress, "no card")
+    assert told == [("a", "failed", "no card")]
