@@ -285,7 +285,7 @@ def launch(request: Request, account: Account, workflow: AnyWorkflow) -> Any:
     if asked.get("batch_values"):
         raise RequestError([Problem("batch_values", "none here: POST to /workflows/v1/batch_workflows", "some")])
     row, tasks = new_workflow(asked, account, rows)
-    store.add_workflow(row, tasks)
+    store.add_workflows([(row, tasks)])
     runner.wake.set()
     return workflow_object(row, tasks)
 

@@ -135,12 +135,8 @@ class Store:
 
     # workflows
 
-    def add_workflow(self, row: Row, tasks: list[Row]) -> None:
-        """A new workflow with its tasks and the event that it was submitted."""
-        self.add_workflows([(row, tasks)])
-
     def add_workflows(self, entries: list[tuple[Row, list[Row]]], *more: Any) -> None:
-        """Several workflows in one transaction: all or none."""
+        """New workflows, each with its tasks and the events that they were submitted, and more; all or none."""
         statements = list(more)
         for row, tasks in entries:
             statements.append(WORKFLOWS.insert().values(**row))

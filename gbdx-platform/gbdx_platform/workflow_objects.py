@@ -7,7 +7,7 @@ from typing import Any
 from gbdx_platform.cwl_tool import WORK, input_ports, is_string, output_ports, timeout_of
 from gbdx_platform.database import Row, new_id, now, timestamp
 from gbdx_platform.task_definition import container, container_properties, split_image
-from gbdx_platform.workflow_request import port_of
+from gbdx_platform.task_verdict import owner_of
 
 
 def new_workflow(
@@ -29,6 +29,7 @@ def new_workflow(
 def new_task(workflow: str, position: int, request: dict[str, Any], row: Row) -> Row:
     """A task's row; its body holds the definition and the image that it is bound to from now on."""
     definition = row["definition"]
+    inputs = input_ports(definition)
     descriptors = request.get("containerDescriptors") or [{}]
     domain = (descriptors[0].get("properties") or {}).get("domain") or container_properties(definition).get("domain")
     body = {
@@ -39,7 +40,7 @@ def new_task(workflow: str, position: int, request: dict[str, Any], row: Row) ->
         "command": row["command"],
         "domain": domain or "default",
         "task_type": f"{definition['name']}:{row['version']}",
-        "inputs": [input_object(entry, definition) for entry in request["inputs"]],
+        "inputs": [port_object(owner_of(entry["name"], inputs) or {}, entry) for entry in request["inputs"]],
         "outputs": output_objects(workflow, request, definition),
     }
     return {
@@ -48,41 +49,23 @@ def new_task(workflow: str, position: int, request: dict[str, Any], row: Row) ->
     }  # fmt: skip
 
 
-def input_object(entry: dict[str, Any], definition: Row) -> dict[str, Any]:
-    """An input of a task as clients see it."""
-    port = port_of(input_ports(definition), entry["name"]) or {}
+def port_object(port: dict[str, Any], entry: dict[str, Any]) -> dict[str, Any]:
+    """A port of a task as clients see it; entry: what the request says of it."""
     kind = "string" if is_string(port) else "directory"
-    return {
-        "name": entry["name"],
-        "type": kind,
-        "value": entry.get("value"),
-        "source": entry.get("source"),
-        "dataflow_channel": None,
-    }
+    given = {"value": entry.get("value"), "source": entry.get("source")}
+    return {"name": entry["name"], "type": kind, **given, "dataflow_channel": None}
 
 
 def output_objects(workflow: str, request: dict[str, Any], definition: Row) -> list[dict[str, Any]]:
     """The outputs that a task's request names, then the declared strings, whose values clients read."""
+    ports, asked = output_ports(definition), {entry["name"]: entry for entry in request["outputs"]}
+    strings = [port["name"] for port in ports if is_string(port) and not port.get("multiplex")]
     found = []
-    asked = {entry["name"]: entry for entry in request["outputs"]}
-    strings = [port["name"] for port in output_ports(definition) if is_string(port) and not port.get("multiplex")]
     for name in dict.fromkeys([*asked, *strings]):
-        port = port_of(output_ports(definition), name) or {}
-        entry = asked.get(name, {})
-        place = None
+        entry, place = asked.get(name, {"name": name}), None
         if entry.get("persist"):
             place = (entry.get("persistLocation") or f"workflow_output/{workflow}/{request['name']}/{name}").strip("/")
-        kind = "string" if is_string(port) else "directory"
-        found.append(
-            {
-                "name": name,
-                "type": kind,
-                "value": None,
-                "source": None,
-                "dataflow_channel": None,
-                "persistLocation": place,
-            }
-        )
+        found.append({**port_object(owner_of(name, ports) or {}, entry), "persistLocation": place})
     return found
 
 

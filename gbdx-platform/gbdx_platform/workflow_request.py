@@ -85,6 +85,10 @@ class WorkflowRequest(BaseModel):
     batch_values: list[BatchValues] | None = None
 
 
+MODELS = (InputRequest, OutputRequest, DomainProperties, DomainRequest, TaskRequest, BatchValues, WorkflowRequest)
+FIELD_NAMES = {name for model in MODELS for name in model.model_fields}
+
+
 def parsed(body: object) -> dict[str, Any]:
     """The request with its defaults, as plain JSON.
 
@@ -103,26 +107,6 @@ def shape_problem(fault: Any) -> Problem:
     """One finding of pydantic in our words."""
     path = [part for part in fault["loc"] if isinstance(part, int) or part in FIELD_NAMES]
     return Problem(key_path(path) if path else "workflow", fault["msg"], quoted(fault["input"]))
-
-
-FIELD_NAMES = {
-    name
-    for model in (
-        InputRequest,
-        OutputRequest,
-        DomainProperties,
-        DomainRequest,
-        TaskRequest,
-        BatchValues,
-        WorkflowRequest,
-    )
-    for name in model.model_fields
-}
-
-
-def port_of(ports: list[dict[str, Any]], name: str) -> dict[str, Any] | None:
-    """The declared port, or the multiplex port, that a name belongs to; strings and directories share their names."""
-    return owner_of(name, ports)
 
 
 def problems_of(request: dict[str, Any], registry: dict[str, Row]) -> list[Problem]:
@@ -159,7 +143,7 @@ def input_problems(
     names: set[str] = set()
     for number, entry in enumerate(task["inputs"]):
         where = f"{key}.inputs[{number}]"
-        port = port_of(ports, entry["name"])
+        port = owner_of(entry["name"], ports)
         if port is None:
             found.append(Problem(f"{where}.name", known, quoted(entry["name"])))
             continue
@@ -209,7 +193,7 @@ def source_problems(
     if row is None:
         return []  # reported at that task
     outputs = output_ports(row["definition"])
-    from_port = port_of(outputs, output)
+    from_port = owner_of(output, outputs)
     if from_port is None:
         known = "one of " + ", ".join(f"{name}:{port['name']}" for port in outputs)
         return [Problem(where, known, quoted(source))]
@@ -226,7 +210,7 @@ def output_problems(key: str, task: dict[str, Any], definition: Row) -> list[Pro
     names: set[str] = set()
     for number, entry in enumerate(task["outputs"]):
         where = f"{key}.outputs[{number}]"
-        port = port_of(ports, entry["name"])
+        port = owner_of(entry["name"], ports)
         if port is None:
             known = ", ".join(one["name"] for one in ports) or "no output port"
             found.append(Problem(f"{where}.name", f"one of {known}", quoted(entry["name"])))

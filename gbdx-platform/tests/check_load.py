@@ -1,5 +1,5 @@
-"""200 workflows at once complete in bounded memory, side by side with a plain loop of the engine; and the cost of one does
-not grow with those in the database. Minutes; not collected by default:
+"""200 workflows at once complete in bounded memory, beside a plain loop of the engine; the cost of one does not grow
+with those in the database. Minutes; not collected by default:
 
     gbdx-platform/test.sh -s gbdx-platform/tests/check_load.py        (WORKFLOWS=200)
 """

@@ -102,8 +102,7 @@ def own_service(hello_image: str, tmp_path: Path) -> Iterator[Service]:
     running = Service(tmp_path / "state", GBDX_WORKFLOWS="1")
     running.state.mkdir()
     yield running
-    if running.process:
-        running.stop()
+    running.kill_all()
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ import pytest
 from gbdx_platform import containers
 from gbdx_platform.accounts import all_accounts
 from gbdx_platform.database import Store
-from gbdx_platform.local_s3 import free_ports
+from gbdx_platform.local_s3 import free_ports, stop_leftover
 from gbdx_platform.settings import read_credentials
 from gbdx_platform.storage import Storage
 
@@ -87,6 +87,13 @@ class Service:
         assert self.process is not None
         self.process.kill()
         self.process.wait()
+
+    def kill_all(self) -> None:
+        """SIGKILL for its object storage and containers, too: quicker than a stop, where nobody looks at the end."""
+        if self.process:
+            self.kill()
+            stop_leftover(self.state)
+            containers.remove_mounting(self.state / "runs")
 
     def client(self, token: str | None = None) -> httpx.Client:
         """A session as the default account, or with another token."""
