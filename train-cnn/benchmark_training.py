@@ -1,188 +1,105 @@
 """Images per second of train-cnn's training against other ways to train the same network, as ratios in one run.
 
-    python train-cnn/benchmark_training.py                    in an environment with what is to be compared
-    python train-cnn/benchmark_training.py --images 60000 --rounds 5 --ways task,fit
+    make bench TASK=train-cnn                                      every way, 3 rounds
+    train-cnn/bench.sh --ways task-tensorflow --images 6000 60000  whether the cost of an image stays the same
 
-Ways: `task` is this task's own loop; `fit` is the walkthrough's model.fit on float32 arrays in memory, `batch` is
-train_on_batch; `hand` is a loop by hand in the back end's own functions, without Keras, as the limit. KERAS_BACKEND
-chooses the back end (tensorflow, jax, torch), and Theano's Keras has its own. Rounds are interleaved, so that a machine
-that grows slow is slow for all; each way runs in a process of its own, and says when its first step is done.
-MNIST-shaped images (1 x 28 x 28, 8 bits, 10 classes) of random numbers: speed alone is measured, learning is not.
+benchmark_ways.py says what the ways are. Each runs in a container of its own, and all wait for their turn: rounds are
+interleaved, so that a machine that grows slow is slow for all. A round is one epoch.
 """
 
 import argparse
 import json
 import os
-import platform
-import resource
 import statistics
 import subprocess
-import sys
-import time
+import tempfile
+from pathlib import Path
 
-START = time.perf_counter()
-BATCH, CLASSES = 128, 10
-
-
-def make_data(images):
-    """(images of uint8 (n, 1, 28, 28), labels (n,))."""
-    import numpy as np
-
-    random = np.random.default_rng(0)
-    return random.integers(0, 256, (images, 1, 28, 28), dtype="uint8"), random.integers(0, CLASSES, images)
+FOLDER = Path(__file__).resolve().parent
+WAYS = "task-tensorflow fit-tensorflow fit-jax fit-torch fit-theano task-theano hand-tensorflow hand-jax hand-torch"
 
 
-def prepare_task(images, labels):
-    """train-cnn's own epoch: (function, images per call)."""
-    import compute_device
-    import numpy as np
-    import training
-    from trainers import keras_trainer, optimizer_of, reproducible, tensorflow_trainer
-
-    settings = {"images": images, "labels": labels, "classes": np.arange(CLASSES), "batch_size": BATCH, "top": 255}
-    settings["device"] = compute_device.choose()
-    settings.update(compute_device.load_framework(settings["device"]))
-    import model_files
-
-    reproducible(0, settings["framework_name"])
-    model = model_files.build(1, 28, 28, CLASSES, settings["bands_last"])
-    trainer = tensorflow_trainer if settings["framework_name"] == "tensorflow" else keras_trainer
-    train = trainer(model, optimizer_of(model_files.keras, "adadelta", 1.0), settings)
-    return lambda rows: training.train_epoch(train, images, labels, np.random.permutation(rows), BATCH)
+def image_of(backend):
+    """The image that a back end runs in."""
+    registry, tag = (os.environ.get(name) or default for name, default in (("REGISTRY", "localhost"), ("TAG", "dev")))
+    return f"{registry}/train-cnn:{tag}-theano" if backend == "theano" else "localhost/train-cnn:bench"
 
 
-def compiled_model(images, labels):
-    """(the walkthrough's model compiled as then, X float32, Y one-hot): data as the walkthrough held them in memory."""
-    import keras
-    import model_files
-    import numpy as np
-    from trainers import optimizer_of
-
-    bands_last = model_files.BACKEND in ("tensorflow", "jax")
-    model = model_files.build(1, 28, 28, CLASSES, bands_last)
-    optimizer = optimizer_of(keras, "adadelta", 1.0)
-    model.compile(loss="categorical_crossentropy", optimizer=optimizer, metrics=["accuracy"])
-    scaled = images.astype("float32") / np.float32(255)
-    return model, scaled.reshape(-1, 28, 28, 1) if bands_last else scaled, np.eye(CLASSES, dtype="float32")[labels]
-
-
-def prepare_fit(images, labels):
-    """model.fit, shuffled, as the walkthrough calls it."""
-    model, x, y = compiled_model(images, labels)
-    return lambda rows: model.fit(x[: len(rows)], y[: len(rows)], batch_size=BATCH, epochs=1, verbose=0)
-
-
-def prepare_batch(images, labels):
-    """model.train_on_batch in a Python loop."""
-    model, x, y = compiled_model(images, labels)
-
-    def epoch(rows):
-        for first in range(0, len(rows), BATCH):
-            model.train_on_batch(x[rows[first : first + BATCH]], y[rows[first : first + BATCH]])
-
-    return epoch
-
-
-def prepare_hand(images, labels):
-    """TensorFlow alone: variables, tf.nn and Adadelta by hand, the whole epoch over arrays in memory in one graph."""
-    import numpy as np
-    import tensorflow as tf
-
-    x = tf.constant(images.reshape(-1, 28, 28, 1), tf.float32) / 255
-    y = tf.one_hot(labels, CLASSES)
-    shapes = [(3, 3, 1, 32), (32,), (3, 3, 32, 32), (32,), (4608, 128), (128,), (128, CLASSES), (CLASSES,)]
-    weights = [tf.Variable(tf.random.normal(shape, stddev=0.05)) for shape in shapes]
-    squares, steps = ([tf.Variable(tf.zeros(shape)) for shape in shapes] for _ in range(2))
-
-    def loss_of(images, labels):
-        for kernel, bias in (weights[:2], weights[2:4]):
-            images = tf.nn.relu(tf.nn.conv2d(images, kernel, 1, "VALID") + bias)
-        flat = tf.reshape(tf.nn.dropout(tf.nn.max_pool2d(images, 2, 2, "VALID"), 0.25), (-1, 4608))
-        hidden = tf.nn.dropout(tf.nn.relu(flat @ weights[4] + weights[5]), 0.5)
-        return tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(labels, hidden @ weights[6] + weights[7]))
-
-    @tf.function
-    def run(order):
-        for number in tf.range(tf.shape(order)[0] // BATCH):
-            rows = order[number * BATCH : (number + 1) * BATCH]
-            with tf.GradientTape() as tape:
-                loss = loss_of(tf.gather(x, rows), tf.gather(y, rows))
-            for weight, square, step, slope in zip(weights, squares, steps, tape.gradient(loss, weights)):
-                square.assign(0.95 * square + 0.05 * slope**2)
-                change = tf.sqrt(step + 1e-7) / tf.sqrt(square + 1e-7) * slope
-                step.assign(0.95 * step + 0.05 * change**2)
-                weight.assign_sub(change)
-
-    return lambda rows: run(tf.constant(np.random.permutation(rows), tf.int32))
-
-
-WAYS = {"task": prepare_task, "fit": prepare_fit, "batch": prepare_batch, "hand": prepare_hand}
-
-
-def child(way, count):
-    """Prepares a way, trains one batch, then an epoch for each line on standard input; answers each with JSON."""
-    import numpy as np
-
-    images, labels = make_data(count)
-    epoch = WAYS[way](images, labels)
-    epoch(np.arange(BATCH))
-    print(json.dumps({"first_step": time.perf_counter() - START}), flush=True)
-    for _ in sys.stdin:
-        start, used = time.perf_counter(), time.process_time()
-        epoch(np.arange(count))
-        seconds, cpu = time.perf_counter() - start, time.process_time() - used
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        print(json.dumps({"rate": count / seconds, "cpu": 1e6 * cpu / count, "peak": peak}), flush=True)
+def child_command(engine, backend, data, *arguments):
+    """The command that runs benchmark_ways.py in a container."""
+    settings = {"HOME": "/tmp", "DEVICE": os.environ.get("DEVICE") or "cpu", "KERAS_BACKEND": backend}
+    card = ["--gpus", "all"] if settings["DEVICE"] == "gpu" else []
+    return [
+        *(engine, "run", "--rm", "--interactive", "--init", "--network", "none", "--tmpfs", "/tmp:exec", *card),
+        *(word for pair in settings.items() for word in ("--env", "=".join(pair))),
+        *("--volume", f"{FOLDER}:/train-cnn:ro", "--volume", f"{data}:/data:ro", image_of(backend)),
+        *("python", "/train-cnn/benchmark_ways.py", *map(str, arguments)),
+    ]
 
 
 def ask(process):
-    """The next line of JSON from a child; a framework's own words are passed over."""
-    for line in process.stdout:
-        if line.startswith("{"):
-            return json.loads(line)
-    raise SystemExit("a way to train ended early; its last words stand above")
+    """The next line of JSON from a child; a framework's own words are passed over. None when it has ended."""
+    return next((json.loads(line) for line in process.stdout if line.startswith("{")), None)
+
+
+def start(engine, way, images, data):
+    """(process, its first answer) of a way that has trained its first batch; None when it can't be had."""
+    kind, _, backend = way.partition("-")
+    if subprocess.run([engine, "image", "inspect", image_of(backend)], capture_output=True, check=False).returncode:
+        print(f"{way}: left out, there is no {image_of(backend)}: make build TASK=train-cnn DEVICE=cpu BASE={backend}")
+        return None
+    command = child_command(engine, backend, data, kind, backend, images)
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen(command, **pipes)
+    begun = ask(process)
+    if begun is None:
+        print(f"{way}: left out, it ended with: {process.stderr.read().strip().splitlines()[-1]}")
+        return None
+    return process, begun
+
+
+def run_round(process):
+    """What a way answers after one more epoch."""
+    process.stdin.write("\n")
+    process.stdin.flush()
+    return ask(process)
+
+
+def report(options, started, found):
+    """Prints medians: images per second, the ratio to the first way, CPU seconds, first step, peak memory."""
+    medians = {key: {n: statistics.median(r[n] for r in rounds) for n in rounds[0]} for key, rounds in found.items()}
+    first = next(iter(medians.values()))
+    print(f"\nMedians of {options.rounds} interleaved rounds, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}\n")
+    print("| way | versions | images | images/s | ratio | CPU s / 1000 images | first step s | peak MB |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
+    for (way, images), values in medians.items():
+        begun = started[way, images][1]
+        rate, cpu, peak = values["rate"], values["cpu"] / 1000, values["peak"] / 1e6
+        speed = f"{rate:.0f} | {rate / first['rate']:.2f} | {cpu:.2f}"
+        print(f"| {way} | {begun['versions']} | {images} | {speed} | {begun['first_step']:.1f} | {peak:.0f} |")
 
 
 def main():
     """Runs the rounds and prints a table, in Markdown."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=6016)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--ways", default="task,fit,batch,hand")
-    parser.add_argument("--child", help=argparse.SUPPRESS)
+    parser.add_argument("--engine", default="docker")
+    parser.add_argument("--images", type=int, nargs="+", default=[4096])
+    parser.add_argument("--rounds", type=int, default=int(os.environ.get("ROUNDS") or 3))
+    parser.add_argument("--ways", nargs="+", default=WAYS.split(), choices=WAYS.split(), metavar="WAY", help=WAYS)
     options = parser.parse_args()
-    if options.child:
-        return child(options.child, options.images)
-    ways = options.ways.split(",")
-    command = [sys.executable, __file__, "--images", str(options.images), "--child"]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    started, found = {}, {way: [] for way in ways}
-    for way in ways:
-        process = subprocess.Popen([*command, way], **pipes)
-        started[way] = process, ask(process)
-    for _ in range(options.rounds):
-        for way, (process, _) in started.items():
-            process.stdin.write("\n")
-            process.stdin.flush()
-            found[way].append(ask(process))
+    with tempfile.TemporaryDirectory() as data:
+        Path(data).chmod(0o755)
+        with open(Path(data, "digits.npz"), "wb") as file:
+            subprocess.run(child_command(options.engine, "tensorflow", data, "digits"), stdout=file, check=True)
+        tried = {(way, n): start(options.engine, way, n, data) for n in options.images for way in options.ways}
+        started = {key: pair for key, pair in tried.items() if pair}
+        found = {key: [] for key in started}
+        for _ in range(options.rounds):
+            for key, (process, _) in started.items():
+                found[key].append(run_round(process))
+        for process, _ in started.values():
+            process.communicate()
     report(options, started, found)
-    return None
-
-
-def report(options, started, found):
-    """Prints medians: images per second, the ratio to the first way, CPU seconds, first step, peak memory."""
-    medians = {w: {key: statistics.median(r[key] for r in rounds) for key in rounds[0]} for w, rounds in found.items()}
-    first = next(iter(medians.values()))
-    where = f"{platform.machine()}, {os.cpu_count()} cores, KERAS_BACKEND={os.environ.get('KERAS_BACKEND', '')}"
-    print(f"{options.images} images, median of {options.rounds} interleaved rounds; {where}\n")
-    print("| way | images/s | ratio | CPU s / 1000 images | first step s | peak MB |")
-    print("| --- | --- | --- | --- | --- | --- |")
-    for way, values in medians.items():
-        process, begun = started[way]
-        process.stdin.close()
-        process.wait()
-        ratio, cpu, peak = values["rate"] / first["rate"], values["cpu"] / 1000, values["peak"] / 1e6
-        print(f"| {way} | {values['rate']:.0f} | {ratio:.2f} | {cpu:.2f} | {begun['first_step']:.1f} | {peak:.0f} |")
 
 
 if __name__ == "__main__":
