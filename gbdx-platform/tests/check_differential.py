@@ -16,7 +16,7 @@ from live_service import Service, Session
 
 # Files that tell of the run itself, so that no two are equal: seconds, memory and the date. Of them the name counts.
 CHANGING = {
-    "rf_pool_chain": ("metrics.json", "report.html"),
+    "rf_pool_chain": (),
     "train_cnn_chain": ("metrics.json", "history.csv"),
 }
 
