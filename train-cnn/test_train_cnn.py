@@ -20,6 +20,8 @@ import pytest
 pytestmark = pytest.mark.container
 
 FOLDER = Path(__file__).resolve().parent
+HARDENED = ["--read-only", "--network", "none", "--cap-drop", "ALL", "--tmpfs", "/tmp:exec", "--init"]
+HARDENED += ["--user", f"{os.getuid()}:{os.getgid()}", "--env", "HOME=/tmp"]
 SCRIPT = "/" + Path(__file__).name[len("test_") :]
 MODEL_FILES = {"model_architecture.json", "model_weights.h5", "model.keras", "classes.json"}
 LAYERS = ["InputLayer", "Conv2D", "Activation", "Conv2D", "Activation", "MaxPooling2D", "Dropout", "Flatten"]
@@ -41,19 +43,8 @@ def container(folder):
     os.environ.setdefault("DEVICE", "cpu")
     assert build_images.main([FOLDER.name]) == 0
     engine = build_images.find_engine()
-    hardened = ["--read-only", "--network", "none", "--cap-drop", "ALL", "--tmpfs", "/tmp:exec", "--init"]
-    user = ["--user", f"{os.getuid()}:{os.getgid()}", "--env", "HOME=/tmp", "--volume", f"{folder}:/runs"]
-    command = [
-        engine,
-        "run",
-        "--detach",
-        "--rm",
-        *hardened,
-        *user,
-        build_images.reference(FOLDER.name),
-        "sleep",
-        "3600",
-    ]
+    image = build_images.reference(FOLDER.name)
+    command = [engine, "run", "--detach", "--rm", *HARDENED, "--volume", f"{folder}:/runs", image, "sleep", "3600"]
     name = subprocess.check_output(command, text=True).strip()
     yield engine, name
     subprocess.run([engine, "rm", "--force", name], capture_output=True, check=True)
@@ -274,6 +265,37 @@ def test_early_stopping_ends_the_training_and_keeps_the_best_epoch(work, run):
     best = json.loads((trained(work) / "metrics.json").read_text())["best_epoch"]
     assert losses[best - 1] == min(losses)
     assert len(losses) == best + 3
+
+
+def put_large_images(work, count, compression):
+    """`count` images of 128 KiB, two kinds that take turns; nothing of the file stays in the machine's cache."""
+    shape = (count, 2048, 8, 8)
+    kinds = [b"".join(bytes([(7 * band + 50 * kind) % 256]) * 64 for band in range(2048)) for kind in (0, 1)]
+    path = work / "input" / "train_data" / "X.npz"
+    with zipfile.ZipFile(path, "w", compression) as archive, archive.open("arr_0.npy", "w", force_zip64=True) as member:
+        member.write(npy(shape, "|u1", b""))
+        for number in range(count):
+            member.write(kinds[number % 2])
+    with path.open("rb+") as file:
+        os.fsync(file)
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED], ids=["stored", "compressed"])
+def test_images_of_more_bytes_than_the_container_has_memory_are_trained_on(work, container, compression):
+    count, limit = 5400, 560 * 2**20  # TensorFlow alone takes 300 MB
+    assert count * 2**17 > 1.2 * limit
+    put_large_images(work, count, compression)
+    put_labels(work, labels=(0, 1) * (count // 2))
+    put_ports(work, nb_epoch="1", batch_size="32")
+    options = ["--memory", str(limit), "--memory-swap", str(limit), "--volume", f"{work}:/mnt/work"]
+    image = build_images.reference(FOLDER.name)
+    command = [container[0], "run", "--rm", *HARDENED, *options, image, "python", SCRIPT]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    metrics = json.loads((trained(work) / "metrics.json").read_text())
+    assert metrics["images"]["trained_on"] == count
+    assert metrics["own_memory_bytes"] < limit
 
 
 KILL_AFTER_EPOCH_5 = """

@@ -3,8 +3,10 @@
 import csv
 import json
 import os
+import re
 import resource
 
+import compute_device
 import model_files
 import numpy as np
 from training import CHECKPOINT, answers
@@ -61,6 +63,7 @@ def metrics(trained, settings):
         "versions": settings["versions"],
         "images_per_second": round(len(trained["rows"]) * len(history) / sum(e["seconds"] for e in history), 1),
         "peak_memory_bytes": peak_memory(),
+        "own_memory_bytes": own_memory(),
         "settings": {port: settings[port] for port in PORTS},
         "epochs": len(history),
         "best_epoch": trained["best"]["epoch"] if trained["best"] else None,
@@ -105,7 +108,7 @@ def plot_history(path, history):
     import matplotlib
 
     matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib import pyplot, ticker
 
     figure, axes = pyplot.subplots(1, 2, figsize=(9, 3.5), layout="constrained")
     epochs = [epoch["epoch"] for epoch in history]
@@ -113,11 +116,18 @@ def plot_history(path, history):
         for key, label in ((name, "training"), (f"validation_{name}", "held back")):
             if key in history[0]:
                 axis.plot(epochs, [epoch[key] for epoch in history], marker=".", label=label)
-        axis.set(xlabel="epoch", ylabel=name)
+        axis.set(xlabel="epoch", ylabel=name, ylim=(0, 1) if name == "accuracy" else (0, None))
+        axis.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
         axis.legend()
     figure.savefig(path)
 
 
 def peak_memory():
-    """The most bytes of memory that this process has had, mapped files included."""
+    """The most bytes of memory that this process has had. X.npz counts, as far as it is mapped and memory was free."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def own_memory():
+    """The bytes of memory that this process has now and can't give back: those of no file. None where it isn't told."""
+    found = re.search(r"^RssAnon:\s*(\d+) kB", compute_device.text_of("/proc/self/status"), re.MULTILINE)
+    return int(found[1]) * 1024 if found else None
