@@ -62,7 +62,12 @@ def read_model(folder):
         raise ValueError(
             f"input port 'trained_model', file {ARCHITECTURE}: expected {expected}, found another"
         ) from None
-    meaning = read_json(folder, CLASSES) or {"classes": list(range(outputs)), "bit_depth": None}
+    meaning = read_json(folder, CLASSES)
+    if meaning is None:
+        meaning = {"classes": list(range(outputs)), "bit_depth": None}
+    if not (isinstance(meaning, dict) and isinstance(meaning.get("classes"), list) and "bit_depth" in meaning):
+        expected = "an object with classes and bit_depth, as train-cnn writes it"
+        raise ValueError(f"input port 'trained_model', file {CLASSES}: expected {expected}, found another")
     if len(meaning["classes"]) != outputs:
         found = f"{len(meaning['classes'])} for a model with {outputs} outputs"
         raise ValueError(f"input port 'trained_model', file {CLASSES}: expected a class for each output, found {found}")

@@ -194,6 +194,15 @@ def test_another_architecture_file_is_refused(work, refused, text):
     assert "input port 'trained_model', file model_architecture.json: expected " in refused()
 
 
+@pytest.mark.parametrize(
+    "text", ["{}", "[1, 2, 3]", '{"classes": 3, "bit_depth": 8}'], ids=["empty", "a list", "a count"]
+)
+def test_another_classes_file_is_refused(work, refused, text):
+    (work / "input" / "trained_model" / "classes.json").write_text(text)
+    expected = "expected an object with classes and bit_depth, as train-cnn writes it, found another"
+    assert refused() == f"ValueError: input port 'trained_model', file classes.json: {expected}"
+
+
 def test_classes_of_another_model_are_refused(work, refused):
     (work / "input" / "trained_model" / "classes.json").write_text('{"classes": [1, 2], "bit_depth": 8}')
     assert "expected a class for each output, found 2 for a model with 3 outputs" in refused()
