@@ -7,12 +7,13 @@ verdicts on the repository's misbehaving tasks. Minutes, as Toil starts a proces
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from live_service import API, IMAGE, ROOT, Service, Session, definition, port, script, task
+from live_service import API, IMAGE, ROOT, Service, Session, definition, port, script, task, wait_until
 from misbehaving import check_end, documented, image, registered
 
 # Those that only a limit of memory, disk or processes stops: Toil sets none, and they would harm the machine.
@@ -67,6 +68,34 @@ def test_toil_and_cwltool_come_to_the_same(hello_image: str, tmp_path: Path) -> 
     ours, toils = outcome(tmp_path / "cwltool"), outcome(tmp_path / "toil", "--engine", "toil")
     assert ours["files"] == {"out.txt": "out.txt\nm"}
     assert ours == toils
+
+
+def processes_of(service: Service) -> list[str]:
+    """The command lines of Toil that name the service's runs."""
+    listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+    return [line for line in listed.splitlines() if "toil" in line and f"{service.state}/runs/" in line]
+
+
+def test_a_killed_service_leaves_no_toil_and_after_its_next_start_no_container(
+    hello_image: str, tmp_path: Path
+) -> None:
+    service = Service(tmp_path, "--engine", "toil")
+    service.start()
+    session = Session(service.client())
+    optional = [port("a", "string", required=False)]
+    session.register(definition("slow", optional, [], script("time.sleep(3000)"), properties={"timeout": 3600}))
+    workflow = session.launch(task("slow", "slow"))
+    wait_until(lambda: service.mounting(workflow))
+    left = service.mounting(workflow)
+    service.kill()
+    wait_until(lambda: not processes_of(service))
+    service.start()
+    assert not set(left) & set(service.mounting(workflow))
+    session = Session(service.client())
+    session.http.post(f"{API}/workflows/{workflow}/cancel")
+    assert session.wait(workflow)["state"]["event"] == "canceled"
+    assert service.mounting(workflow) == []
+    service.stop()
 
 
 @pytest.fixture(scope="module")

@@ -127,6 +127,13 @@ class Service:
         mark = (self.state / "service-id").read_text()
         return containers.call("ps", "--all", "--quiet", "--filter", f"label={containers.LABEL}={mark}").stdout
 
+    def mounting(self, workflow: str) -> list[str]:
+        """The ids of the containers that have something of a workflow's mounted, whoever started them."""
+        listed = containers.call("ps", "--all", "--quiet").stdout.split()
+        facts = json.loads(containers.call("inspect", *listed).stdout or "[]") if listed else []
+        folder = f"{self.state / 'runs' / workflow}/"
+        return [one["Id"] for one in facts if any(mount["Source"].startswith(folder) for mount in one["Mounts"])]
+
 
 class Session:
     """What tests do again and again, as one account."""

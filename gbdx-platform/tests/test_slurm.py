@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 import pytest
 from example_runs import example, launch, outcome
-from gbdx_platform import containers, toil_engine
+from gbdx_platform import toil_engine
 from gbdx_platform.settings import Settings
 from live_service import API, Service, Session, definition, port, script, states, task
 from slurm_cluster import Cluster, cluster
@@ -72,14 +71,6 @@ def wait_for(session: Session, workflow: str, *wanted: tuple[str, str]) -> dict[
     pytest.fail(f"{wanted} were not seen: {found}")
 
 
-def mounting(service: Service, workflow: str) -> list[str]:
-    """The containers that have something of a workflow's mounted."""
-    listed = containers.call("ps", "--all", "--quiet").stdout.split()
-    facts = json.loads(containers.call("inspect", *listed).stdout or "[]") if listed else []
-    folder = f"{service.state / 'runs' / workflow}/"
-    return [one["Id"] for one in facts if any(mount["Source"].startswith(folder) for mount in one["Mounts"])]
-
-
 @pytest.fixture(scope="module")
 def launched(there: Session) -> dict[str, str]:
     """Workflows that run at the same time: name -> id."""
@@ -124,11 +115,11 @@ def test_a_canceled_workflow_leaves_neither_a_job_nor_a_container(
 ) -> None:
     workflow = launched["slow"]
     wait_for(there, workflow, ("slow", "running/started"))
-    assert len(mounting(on_slurm, workflow)) == 1
+    assert len(on_slurm.mounting(workflow)) == 1
     there.http.post(f"{API}/workflows/{workflow}/cancel")
     assert states(there.wait(workflow, 600)) == {"slow": "complete/canceled"}
     assert "slow-tool" not in slurm.ask("squeue", "--noheader", "--format=%j %T", "--states=PENDING,RUNNING")
-    assert mounting(on_slurm, workflow) == []
+    assert on_slurm.mounting(workflow) == []
 
 
 def test_a_gpu_task_is_sent_to_the_partition_with_gpus(

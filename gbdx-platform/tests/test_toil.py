@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gbdx_platform import containers, toil_engine
+from gbdx_platform import containers, cwl_tool, toil_engine
 from gbdx_platform.cwl_workflow import Step, plan
 from gbdx_platform.settings import Settings
 from gbdx_platform.task_verdict import Verdict
@@ -100,6 +100,23 @@ def test_a_gpu_is_looked_for_on_this_machine_and_left_to_a_cluster_that_only_kno
     assert toil_engine.no_gpu(here) == (None if containers.has_gpu() else "on this machine")
     there = Settings(tmp_path, "", "", engine="toil", engine_arguments=("--batchSystem=aws_batch", STORE))
     assert toil_engine.no_gpu(there) is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "in_another_domain"),
+    [({"type": "GPUDOCKER"}, True), ({"properties": {"image": "i", "domain": "nvidiagpu"}}, False)],
+)
+def test_a_gpu_task_asks_each_engine_for_a_gpu_by_its_type_or_by_its_domain(
+    kind: dict[str, Any], in_another_domain: bool
+) -> None:
+    found = definition("t", [], [], "true")
+    assert not cwl_tool.wants_gpu(found)
+    found["containerDescriptors"][0] |= kind
+    assert cwl_tool.wants_gpu(found)
+    assert cwl_tool.CUDA in cwl_tool.tool(found)["requirements"]
+    options = containers.run_options("name", "service", [], cwl_tool.wants_gpu(found))
+    assert options[options.index("--gpus") + 1] == "all"
+    assert cwl_tool.wants_gpu(found, domain="default") == in_another_domain
 
 
 def test_streams_that_a_task_has_replaced_by_links_are_not_followed(tmp_path: Path) -> None:
