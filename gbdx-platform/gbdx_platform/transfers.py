@@ -161,6 +161,9 @@ def has_etag(client: Any, place: dict[str, Any], wanted: str, path: Path) -> boo
         return True
     if known[2] is None:
         return etag(path, None) == known[1]
-    part = client.head_object(**place, PartNumber=1)["ContentLength"]
+    try:
+        part = client.head_object(**place, PartNumber=1)["ContentLength"]
+    except ClientError:
+        return True
     parts = -(-path.stat().st_size // part)
     return known[2] != f"-{parts}" or etag(path, part) == known[1]
