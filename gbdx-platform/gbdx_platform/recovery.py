@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -55,3 +56,18 @@ def handed_on(task: Row, tasks: dict[str, Row], running: list[str]) -> dict[str,
 def made_inputs(request: dict[str, Any]) -> set[str]:
     """The names of the inputs that a task gets from finished ones."""
     return {entry["name"] for entry in request["inputs"] if entry.get("made")}
+
+
+def remove_folder(folder: Path) -> None:
+    """Removes what tasks wrote, folders among it that are too deep for Python's own tools."""
+    subprocess.run(["rm", "-rf", "--", folder], check=False, capture_output=True)
+
+
+def remove_all_but(kept: list[Path], folder: Path) -> None:
+    """Removes what is below a folder, but for some folders in it."""
+    for path in folder.iterdir() if folder.is_dir() else ():
+        inside = [one for one in kept if one.is_relative_to(path)]
+        if not inside:
+            remove_folder(path)
+        elif path not in kept:
+            remove_all_but(inside, path)

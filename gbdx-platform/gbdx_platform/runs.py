@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import subprocess
 import sys
 import threading
 import time
-import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,18 +14,17 @@ import sqlalchemy as sql
 from sqlalchemy.exc import OperationalError
 
 from gbdx_platform import containers, cwl_workflow
+from gbdx_platform.callbacks import deliver
 from gbdx_platform.cwl_tool import cwl_ids, timeout_of, wants_gpu
 from gbdx_platform.database import WORKFLOWS, Row, Store, now
-from gbdx_platform.recovery import handed_on, made_inputs, runnable
+from gbdx_platform.recovery import handed_on, made_inputs, remove_all_but, remove_folder, runnable
 from gbdx_platform.settings import Settings
 from gbdx_platform.storage import Storage, StorageError
 from gbdx_platform.task_definition import container_properties
 from gbdx_platform.task_verdict import Verdict, printable
 from gbdx_platform.verdicts import Watch
-from gbdx_platform.workflow_objects import workflow_object
 
 STORAGE_TRIES = 3
-CALLBACK_TRIES = 5
 LEFTOVER_SECONDS = 30
 # The dispatcher looks this often at what nobody told it, and waits this long for a database that is away.
 IDLE_SECONDS = 5
@@ -38,21 +34,6 @@ MOST_STARTS = 10
 # The state of a run in the contract's words; all else is a failure, and its name stands in the note.
 EVENTS = {"success": "succeeded", "timedout": "timedout", "canceled": "canceled"}
 INTERRUPTED = "the service was stopped; the task starts again"
-
-
-def remove_folder(folder: Path) -> None:
-    """Removes what tasks wrote, folders among it that are too deep for Python's own tools."""
-    subprocess.run(["rm", "-rf", "--", folder], check=False, capture_output=True)
-
-
-def remove_all_but(kept: list[Path], folder: Path) -> None:
-    """Removes what is below a folder, but for some folders in it."""
-    for path in folder.iterdir() if folder.is_dir() else ():
-        inside = [one for one in kept if one.is_relative_to(path)]
-        if not inside:
-            remove_folder(path)
-        elif path not in kept:
-            remove_all_but(inside, path)
 
 
 def complain(about: str, error: Exception) -> None:
@@ -354,20 +335,4 @@ class Runner:
 
     def call_back(self, workflow: str) -> None:
         """Tells the callback URL, in the background."""
-        threading.Thread(target=self.deliver, args=(workflow,), daemon=True).start()
-
-    def deliver(self, workflow: str) -> None:
-        """POSTs the workflow object to its callback until one POST is answered well, five times at most."""
-        row = self.store.workflow(workflow)
-        if row is None:
-            return
-        body = json.dumps(workflow_object(row, self.store.tasks_of(workflow))).encode()
-        headers = {"Content-Type": "application/json", "X-Gbdx-Workflow": workflow}
-        for attempt in range(CALLBACK_TRIES):
-            with contextlib.suppress(OSError, ValueError):
-                request = urllib.request.Request(row["callback"], body, headers)  # noqa: S310 (http or https, checked)
-                urllib.request.urlopen(request, timeout=10).close()  # noqa: S310
-                break
-            if self.stopping.wait(min(2**attempt, 30)):
-                return  # the next start tries again
-        self.store.write(WORKFLOWS.update().where(WORKFLOWS.c.id == workflow).values(called_back=True))
+        threading.Thread(target=deliver, args=(self.store, workflow, self.stopping), daemon=True).start()
