@@ -49,7 +49,7 @@ def test_make_run_the_service_cwltool_alone_and_toil_come_to_the_same(
         return without(found, CHANGING[name])
 
     in_service = compared(outcome(session, workflow))
-    assert {task["state"] for task in in_service.values()} == {"success"}
+    assert [task["state"] for task in in_service.values()] == ["success"] * len(in_service)
     assert compared(by_make_run(request, tmp_path / "make-run")) == in_service
     assert compared(by_cwltool(session, workflow, request, tmp_path / "cwltool")) == in_service
     assert compared(outcome(toil, launch(toil, request))) == in_service
