@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from live_service import API, PLATFORM, Service, Session, definition, port, script, task
 from selenium import webdriver
+from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.chrome.service import Service as Driver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
@@ -77,7 +78,13 @@ def texts(browser: webdriver.Chrome, selector: str) -> list[str]:
 
 def until(browser: webdriver.Chrome, condition: Callable[[], Any]) -> None:
     """Waits for a condition, whose sentence is in the traceback."""
-    WebDriverWait(browser, 60, 0.1).until(lambda _: condition())
+    # What was found may be drawn anew before it is looked at.
+    WebDriverWait(browser, 60, 0.1, [StaleElementReferenceException]).until(lambda _: condition())
+
+
+def press(browser: webdriver.Chrome, selector: str) -> None:
+    """Clicks on an element, which may be drawn anew meanwhile."""
+    until(browser, lambda: one(browser, selector).click() or True)
 
 
 def sign_in(browser: webdriver.Chrome, token: str) -> None:
@@ -88,8 +95,9 @@ def sign_in(browser: webdriver.Chrome, token: str) -> None:
 
 
 def states(browser: webdriver.Chrome) -> dict[str, str]:
-    """Task -> state, as the picture has them."""
-    return dict(zip(texts(browser, ".node text:not(.word)"), texts(browser, ".node .word"), strict=True))
+    """Task -> state, as the picture has them at one moment."""
+    pairs = "[...document.querySelectorAll('.node')].map(one => [one.dataset.task, one.lastChild.textContent])"
+    return dict(browser.execute_script(f"return {pairs}"))
 
 
 def test_a_chain_is_followed_from_its_launch_to_its_logs(
@@ -102,11 +110,11 @@ def test_a_chain_is_followed_from_its_launch_to_its_logs(
     first = task("first", hello, {"data_in": session.put(f"{fresh}/in/a.txt")})
     workflow = session.launch(first, task("second", fresh, {"data": ("first:data_out",)}))
     until(page, lambda: workflow in texts(page, "#workflows .id"))
-    one(page, f'a[href="#workflow/{workflow}"]').click()
+    press(page, f'a[href="#workflow/{workflow}"]')
     until(page, lambda: states(page) == {"first": "succeeded", "second": "succeeded"})
     assert len(every(page, ".edge")) == 1
     assert texts(page, "#head .state") == ["succeeded"]
-    one(page, '[data-task="second"]').click()
+    press(page, '[data-task="second"]')
     until(page, lambda: texts(page, "#logname, #logtext") == ["second: stdout", "here\n"])
 
 
@@ -119,7 +127,7 @@ def test_a_running_task_is_seen_printing_and_can_be_canceled(
     workflow = session.launch(endless, task("after", hello, {"data_in": ("endless:out",)}))
     page.execute_script("location.hash = arguments[0]", f"#workflow/{workflow}")
     until(page, lambda: states(page).get("endless") == "running")
-    one(page, '[data-task="endless"]').send_keys("\n")
+    until(page, lambda: one(page, '[data-task="endless"]').send_keys("\n") or True)
     until(page, lambda: "line 1\n" in texts(page, "#logtext")[0])
     next(button for button in every(page, "#head button") if button.text == "Cancel").click()
     until(page, lambda: states(page) == {"endless": "canceled", "after": "canceled"})
@@ -155,7 +163,7 @@ def test_in_the_picture_no_boxes_overlap_and_every_line_leads_to_the_right(
         task(name, fresh, {key: (f"{source}:out",) for key, source in zip("abc", sources, strict=False)})
         for name, sources in waits.items()
     ]
-    page.execute_script("location.hash = arguments[0]", f"#workflow/{session.launch(*tasks)}")
+    page.execute_script("location.hash = arguments[0]", f"#workflow/{session.run(*tasks)['id']}")
     until(page, lambda: len(every(page, ".node")) == 5)
     places = {
         node.get_attribute("data-task"): tuple(float(rectangle.get_attribute(name)) for name in ("x", "y"))
