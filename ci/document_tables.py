@@ -84,7 +84,8 @@ def rows_of_interface() -> Iterator[tuple[str, ...]]:
     for path, methods in json.loads(asked.stdout)["paths"].items():
         for method, operation in methods.items():
             said = " ".join(operation.get("description", operation.get("summary", "")).split())
-            yield f"{method.upper()} `{path.replace('/workflows/v1', '...')}`", said, "yes" if operation.get("security") else "no"
+            short = path.replace("/workflows/v1", "...")
+            yield f"{method.upper()} `{short}`", said, "yes" if operation.get("security") else "no"
 
 
 TABLES = {"images": rows_of_images, "keys": rows_of_keys, "interface": rows_of_interface}
