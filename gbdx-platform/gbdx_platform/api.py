@@ -308,8 +308,12 @@ def search(request: Request, account: Account, search: Search) -> dict[str, Any]
     # The original client asks for `all` when it means any.
     if search.state not in (None, "", "all"):
         query = query.where((WORKFLOWS.c.state == search.state) | (WORKFLOWS.c.event == search.state))
-    rows = request.app.state.store.rows(query.order_by(WORKFLOWS.c.submitted.desc()).limit(search.limit))
-    return {"Workflows": [answer(request, row) for row in rows]}
+    store = request.app.state.store
+    rows = store.rows(query.order_by(WORKFLOWS.c.submitted.desc()).limit(search.limit))
+    tasks: dict[str, list[Row]] = {row["id"]: [] for row in rows}
+    for task in store.tasks_of(*tasks):
+        tasks[task["workflow"]].append(task)
+    return {"Workflows": [workflow_object(row, tasks[row["id"]]) for row in rows]}
 
 
 @app.get("/workflows/v1/workflows/{workflow}", tags=["workflows"])

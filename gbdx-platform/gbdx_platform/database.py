@@ -149,9 +149,9 @@ class Store:
         """One workflow's row."""
         return self.row(sql.select(WORKFLOWS).where(WORKFLOWS.c.id == workflow))
 
-    def tasks_of(self, workflow: str) -> list[Row]:
-        """The tasks of a workflow, in the order of the request."""
-        query = sql.select(WORKFLOW_TASKS).where(WORKFLOW_TASKS.c.workflow == workflow)
+    def tasks_of(self, *workflows: str) -> list[Row]:
+        """The tasks of workflows, in the order of their requests."""
+        query = sql.select(WORKFLOW_TASKS).where(WORKFLOW_TASKS.c.workflow.in_(workflows))
         return self.rows(query.order_by(WORKFLOW_TASKS.c.position))
 
     def set_task(self, task: Row, state: str, event: str, note: str = "", again: bool = False, **values: Any) -> None:
