@@ -14,7 +14,7 @@ from example_runs import Outcome, build, by_cwltool, by_make_run, example, launc
 from gbdx_platform import containers
 from live_service import Service, Session
 
-# Files that tell of the run itself, so that no two are equal: seconds, memory and the date. Of them the name counts.
+# Files that tell of the run itself, so that no two are equal: seconds, memory and speed. Of them only the name counts.
 CHANGING = {
     "rf_pool_chain": (),
     "train_cnn_chain": ("metrics.json", "history.csv"),
