@@ -51,9 +51,7 @@ def image(engine: str) -> str:
 
 
 @pytest.mark.parametrize("uid", NETWORKS)
-def test_any_user_on_a_read_only_root_trains_any_shape_on_the_compiled_kernels(
-    engine: str, image: str, uid: int
-) -> None:
+def test_any_user_on_a_read_only_root_trains_on_the_compiled_kernels(engine: str, image: str, uid: int) -> None:
     command = [engine, "run", "--rm", "--init", "--read-only", "--network", "none", "--cap-drop", "ALL"]
     command += ["--tmpfs", "/tmp:exec", "--user", f"{uid}:{uid}", "--env", "DEVICE=cpu", "--env", "PYTHONPATH=/"]
     command += [image, "python", "-c", TRAIN, repr(NETWORKS[uid])]
