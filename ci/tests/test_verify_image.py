@@ -62,6 +62,21 @@ def test_settings_labels_layers_and_files_that_differ_are_named(engine: str, hel
     ]
 
 
+def test_layers_in_which_only_times_differ_are_equal(
+    engine: str, hello_image: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    later = f"localhost/later:{os.getpid()}"
+    dockerfile = f"FROM {hello_image}\nUSER 0\nRUN touch /hello_gbdx.py\nUSER 10001:10001\n"
+    command = [engine, "build", "--quiet", "--tag", later, "-"]
+    subprocess.run(command, input=dockerfile, text=True, check=True, capture_output=True)
+    try:
+        assert differences(engine, later, hello_image) == []
+    finally:
+        subprocess.run([engine, "rmi", later], capture_output=True, check=True)
+    shown = "layers: published 4, rebuilt 3, equal 3; in these only times differ, every file is the same\n"
+    assert capsys.readouterr().out == shown
+
+
 def test_a_tag_proves_nothing_and_is_refused(checkout: Path) -> None:
     done = verify(checkout, "registry.example.org/team/hello-gbdx:0.1.0")
     assert done.returncode == 1
