@@ -1,6 +1,7 @@
 #!/bin/bash
 # Runs the platform's tests in its own environment, with the pytest of ci/requirements.txt: test.sh [pytest's arguments]
-# As root it installs what is missing of PostgreSQL's server programs, Slurm, and the browser that looks at the page.
+# As root it installs what is missing of PostgreSQL's server programs, Slurm, and the browser that looks at the page;
+# with --install it does no more than that.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -21,6 +22,7 @@ if [[ ${#missing[@]} -gt 0 && $(id -u) == 0 ]] && type -P apt-get >/dev/null; th
     apt-get update -qq >&2
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 fi
+[[ ${1:-} == --install ]] && exit
 ENGINE=$(ci/engine.sh)
 export ENGINE
 if [[ $# == 0 ]]; then
