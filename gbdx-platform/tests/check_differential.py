@@ -14,10 +14,11 @@ from example_runs import Outcome, build, by_cwltool, by_make_run, example, launc
 from gbdx_platform import containers
 from live_service import Service, Session
 
-# Files that tell of the run itself, so that no two are equal: seconds, memory and speed. Of them only the name counts.
+# Files that tell of the run itself, so that no two are equal: its seconds, memory and speed, and in model.keras the
+# second in which Keras saved it (its weights are those of model_weights.h5, which are compared). Only the name counts.
 CHANGING = {
     "rf_pool_chain": (),
-    "train_cnn_chain": ("metrics.json", "history.csv"),
+    "train_cnn_chain": ("metrics.json", "history.csv", "model.keras"),
 }
 
 
