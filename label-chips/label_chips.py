@@ -17,7 +17,7 @@ import os
 
 import compute_device
 import numpy as np
-from chip_arrays import as_images, open_array, value_range
+from chip_arrays import Problems, as_images, open_array, value_range
 from gbdx_task_interface import GbdxTaskInterface
 
 ARCHITECTURE, WEIGHTS, CLASSES = "model_architecture.json", "model_weights.h5", "classes.json"
@@ -85,16 +85,19 @@ def check_bit_depth(asked, model):
 
 
 def check_fit(images, model, bit_depth):
-    """ValueError when the images have another shape than the model's, or values that don't fit the bit depth."""
+    """ValueError when the images have another shape than the model's, or values that don't fit the bit depth.
+
+    bit_depth: None when it isn't known, as that is a problem of its own.
+    """
     if images.shape[1:] != model["shape"]:
         expected = f"(bands, rows, cols) = {model['shape']} as the model was trained on"
         raise ValueError(f"input port 'chips', file X.npz: expected {expected}, found {images.shape[1:]}")
     low, high, nans, infinite = value_range(images)
-    top = 2**bit_depth - 1
     if nans or infinite:
         raise ValueError(
             f"input port 'chips', file X.npz: expected finite values, found {nans} NaN, {infinite} infinite"
         )
+    top = 2**bit_depth - 1 if bit_depth else np.inf
     if low < 0 or high > top:
         found = f"{low:g} to {high:g}"
         raise ValueError(
@@ -138,16 +141,7 @@ def write_labels(folder, classes, certainty):
 class LabelChips(GbdxTaskInterface):
     def invoke(self):
         device = compute_device.choose()
-        folder = self.get_input_data_port("trained_model")
-        model = read_model(folder)
-        asked = self.get_input_string_port("bit_depth", default="")
-        bit_depth = check_bit_depth(whole_number("bit_depth", asked, 1, 32) if asked else None, model)
-        batch_size = whole_number("batch_size", self.get_input_string_port("batch_size", default="128"), 1, 65_536)
-        try:
-            images = as_images(open_array(self.get_input_data_port("chips"), "X.npz", self.output_path))
-        except ValueError as error:
-            raise ValueError(f"input port 'chips', file X.npz: {error}") from None
-        check_fit(images, model, bit_depth)
+        folder, model, images, bit_depth, batch_size = self.read_inputs()
         output = self.get_output_data_port("labels")
         os.makedirs(output, exist_ok=True)
 
@@ -160,6 +154,32 @@ class LabelChips(GbdxTaskInterface):
         write_labels(output, model["classes"], certainty)
         counts = zip(model["classes"], np.bincount(certainty.argmax(1), minlength=model["outputs"]))
         print(f"label-chips: {len(images)} images: {', '.join(f'{count} of {label}' for label, count in counts)}")
+
+    def read_inputs(self):
+        """(folder of the model, the model, images, bit_depth, batch_size), checked; all problems are raised at once."""
+        problems = Problems()
+        check = problems.check
+        ask = self.get_input_string_port
+        folder = check(self.get_input_data_port, "trained_model")
+        model = check(read_model, folder) if folder else None
+        asked = ask("bit_depth", default="")
+        asked = check(whole_number, "bit_depth", asked, 1, 32) if asked else None
+        bit_depth = check(check_bit_depth, asked, model) if model and not problems else asked
+        batch_size = check(whole_number, "batch_size", ask("batch_size", default="128"), 1, 65_536)
+        images = self.read_images(problems)
+        if images is not None and model:
+            check(check_fit, images, model, bit_depth)
+        problems.stop()
+        return folder, model, images, bit_depth, batch_size
+
+    def read_images(self, problems):
+        """The images of X.npz, mapped, (n, bands, rows, cols); None when they can't be read, which problems says."""
+        folder = problems.check(self.get_input_data_port, "chips")
+        if folder is None:
+            return None
+        about = "input port 'chips', file X.npz: "
+        array = problems.check(open_array, folder, "X.npz", self.output_path, about=about)
+        return None if array is None else problems.check(as_images, array, about=about)
 
 
 if __name__ == "__main__":

@@ -185,7 +185,7 @@ def test_a_bad_number_is_refused(work, refused, port, value):
 def test_a_missing_model_file_is_named_with_what_is_there(work, refused):
     (work / "input" / "trained_model" / "model_weights.h5").unlink()
     expected = "input port 'trained_model': expected model_weights.h5, found: classes.json, model_architecture.json"
-    assert refused() == f"FileNotFoundError: {expected}"
+    assert refused() == f"ValueError: {expected}"
 
 
 @pytest.mark.parametrize("text", ["{", "[1]", '"{}"'], ids=["broken", "a list", "empty"])
@@ -223,3 +223,22 @@ def test_damaged_weights_are_an_error_that_names_the_file(work, execute):
 
 def test_a_gpu_is_wanted_unless_the_processor_is_asked_for(refused):
     assert "DEVICE=gpu: expected an NVIDIA card, found no NVIDIA driver" in refused(DEVICE="gpu")
+
+
+def test_all_problems_are_said_at_once(work, refused):
+    put_ports(work, bit_depth="eight", batch_size="0")
+    (work / "input" / "trained_model" / "model_weights.h5").unlink()
+    put_images(work, (5, 8))
+    said = refused().splitlines()
+    assert said[0] == "ValueError: 4 problems with the inputs:"
+    assert [line.partition(":")[0] for line in said[1:]] == [
+        "- input port 'trained_model'",
+        "- input port 'bit_depth'",
+        "- input port 'batch_size'",
+        "- input port 'chips', file X.npz",
+    ]
+
+
+def test_a_chips_folder_without_images_is_said_with_what_is_there(work, refused):
+    (work / "input" / "chips" / "X.npz").rename(work / "input" / "chips" / "images.npz")
+    assert refused() == "ValueError: input port 'chips', file X.npz: expected this file, found: images.npz"

@@ -21,6 +21,25 @@ class ArrayProblem(ValueError):
     """An array can't be used; the message says what was expected and what was found."""
 
 
+class Problems(list):
+    """What is wrong with a run's inputs, a sentence each; found all at once, raised together."""
+
+    def check(self, function, *arguments, about=""):
+        """What the function returns; None when it raises, and the problem is kept."""
+        try:
+            return function(*arguments)
+        except (ValueError, FileNotFoundError, RuntimeError) as error:
+            self.append(f"{about}{error}")
+        return None
+
+    def stop(self):
+        """ValueError with all problems, when there are any."""
+        if len(self) == 1:
+            raise ValueError(self[0])
+        if self:
+            raise ValueError(f"{len(self)} problems with the inputs:\n- " + "\n- ".join(self))
+
+
 def open_array(folder, name, spool):
     """The one array in the file `name` of a folder, as a read-only map of the file.
 

@@ -17,7 +17,7 @@ import os
 
 import compute_device
 import numpy as np
-from chip_arrays import as_images, as_labels, check_values, open_array
+from chip_arrays import Problems, as_images, as_labels, check_values, open_array
 from gbdx_task_interface import GbdxTaskInterface
 from trainers import LEARNING_RATES
 from training import CHECKPOINT, train
@@ -48,25 +48,6 @@ def one_of(port, text, choices):
     if text not in choices:
         raise ValueError(f"input port {port!r}: expected one of {', '.join(choices)}, found {text!r}")
     return text
-
-
-class Problems(list):
-    """What is wrong with a run's inputs, a sentence each; found all at once, raised together."""
-
-    def check(self, function, *arguments, about=""):
-        """What the function returns; None when it raises, and the problem is kept."""
-        try:
-            return function(*arguments)
-        except (ValueError, FileNotFoundError, RuntimeError) as error:
-            self.append(f"{about}{error}")
-        return None
-
-    def stop(self):
-        """ValueError with all problems, when there are any."""
-        if len(self) == 1:
-            raise ValueError(self[0])
-        if self:
-            raise ValueError(f"{len(self)} problems with the inputs:\n- " + "\n- ".join(self))
 
 
 def check_memory(settings):
