@@ -160,7 +160,7 @@ class LabelChips(GbdxTaskInterface):
         problems = Problems()
         check = problems.check
         ask = self.get_input_string_port
-        folder = check(self.get_input_data_port, "trained_model")
+        folder = check(lambda: self.get_input_data_port("trained_model"))
         model = check(read_model, folder) if folder else None
         asked = ask("bit_depth", default="")
         asked = check(whole_number, "bit_depth", asked, 1, 32) if asked else None
@@ -174,7 +174,7 @@ class LabelChips(GbdxTaskInterface):
 
     def read_images(self, problems):
         """The images of X.npz, mapped, (n, bands, rows, cols); None when they can't be read, which problems says."""
-        folder = problems.check(self.get_input_data_port, "chips")
+        folder = problems.check(lambda: self.get_input_data_port("chips"))
         if folder is None:
             return None
         about = "input port 'chips', file X.npz: "
