@@ -123,6 +123,8 @@ class TaskJob(DockerCommandLineJob):
         """Reports the end, and returns the CWL outputs: nothing but the state, when it was no success."""
         work = Path(self.outdir)
         strings = string_outputs(step, work) if verdict.state == "success" else {}
+        if verdict.state != "success":  # now, as on a disk that it filled there is no room for the database otherwise
+            shutil.rmtree(work / "output", ignore_errors=True)
         verdict = watch.finished(step.name, verdict, work, strings)
         if verdict.state != "success":
             return {STATUS: verdict.state}

@@ -37,8 +37,9 @@ INTERRUPTED = "the service was stopped; the task starts again"
 
 
 def complain(about: str, error: Exception) -> None:
-    """One line in the service's log."""
-    print(f"gbdx-platform: {about}: {printable(str(error) or repr(error))}", file=sys.stderr, flush=True)
+    """One line in the service's log, where the disk that it is on takes one."""
+    with contextlib.suppress(OSError):
+        print(f"gbdx-platform: {about}: {printable(str(error) or repr(error))}", file=sys.stderr, flush=True)
 
 
 class Runner:
