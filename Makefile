@@ -44,12 +44,12 @@ docs: ## build the documents as a site, links checked, tables and pictures made 
 
 ##@ Test
 container-test: .venv/installed ## test the images in real containers: TASK= (default: all)
-	DEVICE=$${DEVICE:-cpu} $(VENV) -m pytest ci/tests/test_container_contract.py ci/tests/test_graphics_card.py $${TASK:+--task "$$TASK"}
+	DEVICE=$${DEVICE:-cpu} $(VENV) -m pytest -m "not theano" ci/tests/test_container_contract.py ci/tests/test_graphics_card.py $${TASK:+--task "$$TASK"}
 
 test: lint ## everything that a fresh machine can run; installs what it needs
 	ci/test.sh
 
-test-theano: .venv/installed ## the tests of the Theano layer, which takes minutes to build
+test-theano: .venv/installed ## the tests of the Theano layer alone, as make test runs them too
 	DEVICE=cpu $(VENV) -m pytest -m theano
 
 bench: ## a task's benchmark, or what a run costs over the bare engine: TASK= (default: hello-gbdx), ROUNDS=

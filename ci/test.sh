@@ -9,6 +9,7 @@ status=0
 
 # Built before, so that it is seen; where it fails, the tests that need images fail with the reason.
 "${PYTHON:-python3}" ci/build_images.py || true
+BASE=theano "${PYTHON:-python3}" ci/build_images.py train-cnn label-chips || true
 # Before the tests too, as two installations at once would wait for each other in vain.
 gbdx-platform/test.sh --install || exit
 printed=$(mktemp)

@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[1]
 ROUNDS = int(os.environ.get("ROUNDS") or 10)
 ITEMS = int(os.environ.get("ITEMS") or 100)
 DATABASE = (10, 100, 1000)
-SOURCE = f"{os.environ.get('REGISTRY', 'localhost')}/hello-gbdx:{os.environ.get('TAG', 'dev')}"
+SOURCE = f"{os.environ.get('REGISTRY') or 'localhost'}/hello-gbdx:{os.environ.get('TAG') or 'dev'}"
 # A tag of its own, which no build beside it moves.
 IMAGE = f"localhost/gbdx-platform-bench:{os.getpid()}"
 DEFINITION = json.loads((ROOT / "hello-gbdx" / "hello-gbdx_definition.json").read_text("utf-8"))

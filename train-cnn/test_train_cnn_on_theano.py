@@ -1,8 +1,6 @@
 """The same task on base-images/theano: Keras 2.3.1 on Theano 1.0.5.
 
-Building that image takes minutes, as it compiles Theano's kernels, so that these tests are a matter of their own:
-
-    .venv/bin/python -m pytest -m theano train-cnn
+These alone: .venv/bin/python -m pytest -m theano train-cnn
 """
 
 import json
