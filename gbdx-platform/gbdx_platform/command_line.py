@@ -224,7 +224,8 @@ def upload(options: argparse.Namespace) -> int:
 def download(options: argparse.Namespace) -> int:
     """Downloads what lies below the account's prefix into a folder; a broken download goes on."""
     target = Path(options.folder)
-    print(f"{Client(options.state).download(options.below, target)} files in {target}")
+    count = Client(options.state).download(options.below, target)
+    print(f"{count} file{'' if count == 1 else 's'} in {target}")
     return 0
 
 
