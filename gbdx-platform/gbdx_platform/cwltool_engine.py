@@ -28,6 +28,7 @@ from cwltool.workflow import default_make_tool
 from gbdx_platform import containers
 from gbdx_platform.cwl_tool import STATUS, is_string, output_ports, port_ids, wants_gpu
 from gbdx_platform.cwl_workflow import Step
+from gbdx_platform.recovery import remove_folder
 from gbdx_platform.settings import Settings
 from gbdx_platform.task_verdict import Verdict
 from gbdx_platform.verdicts import Watch, end_of, string_outputs
@@ -124,7 +125,7 @@ class TaskJob(DockerCommandLineJob):
         work = Path(self.outdir)
         strings = string_outputs(step, work) if verdict.state == "success" else {}
         if verdict.state != "success":  # now, as on a disk that it filled there is no room for the database otherwise
-            shutil.rmtree(work / "output", ignore_errors=True)
+            remove_folder(work / "output")
         verdict = watch.finished(step.name, verdict, work, strings)
         if verdict.state != "success":
             return {STATUS: verdict.state}
