@@ -121,6 +121,14 @@ def failed(reason):
     return {"status": "failed", "reason": reason}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def interrupts_are_heeded():
+    """A shell starts what runs in the background with SIGINT ignored, and every process below inherits that."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 SUCCEEDED = {"status": "success", "reason": ""}
 
 
