@@ -23,7 +23,7 @@ help: ## this list
 run: ## run a task in its container: TASK=, with INPUT= OUTPUT= PORTS= DEVICE=cpu NETWORK= MEMORY= DISK=
 	$(PYTHON) ci/run_task.py
 
-build: ## build what is missing or changed: TASK= (default: all), DEVICE=cpu BASE=theano REGISTRY= TAG=
+build: ## build what is missing or changed: TASK= (default: all), DEVICE=cpu BASE=theano PLATFORM= NO_CACHE=1 REGISTRY= TAG=
 	$(PYTHON) ci/build_images.py $${TASK:+"$$TASK"}
 
 shell: ## a shell in a task's image, with its inputs under /mnt/work: TASK=, with INPUT=

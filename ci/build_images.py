@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 """Builds the images that are missing or out of date: ci/build_images.py NAME ... (none: every task's).
+With --stage STAGE NAME it builds a stage of an image that is never published, such as `test`, and tags it with that.
 
 Parents first. An image is up to date when the store holds the tag `src-<hash of its sources and its parents'>`, so that
 nothing is built twice, whatever the engine's cache holds. REGISTRY and TAG come from the environment (localhost, dev),
@@ -311,9 +312,28 @@ def bring_up_to_date(engine: str, names: list[str]) -> None:
     ensure_all(engine, [name for name in images if name in needed], images, arguments)
 
 
-def main(names: list[str]) -> int:
-    """Finds an engine and brings the images up to date."""
-    bring_up_to_date(find_engine(), names)
+def build_stage(engine: str, name: str, stage: str) -> str:
+    """Brings an image up to date and builds another stage of its Dockerfile; the stage's tag."""
+    bring_up_to_date(engine, [name])
+    arguments = asked_arguments()
+    image, tag = read_graph(arguments=arguments)[name], f"localhost/{name}:{stage}"
+    with tempfile.TemporaryDirectory() as workspace:
+        context = Path(workspace) / name
+        copy_context(image.folder, context, source_date_epoch(image.folder))
+        command = build_command(engine, image, [tag], arguments)
+        run_builder([*command, "--target", stage, str(context)], f"{name}, stage {stage}")
+    return tag
+
+
+def main(arguments: list[str]) -> int:
+    """Finds an engine and brings the images up to date, or builds the stage that --stage names."""
+    if arguments[:1] == ["--stage"]:
+        if len(arguments) != 3:
+            raise BuildError(f"expected --stage STAGE NAME, found {' '.join(arguments)}")
+        _, stage, name = arguments
+        build_stage(find_engine(), name, stage)
+    else:
+        bring_up_to_date(find_engine(), arguments)
     return 0
 
 

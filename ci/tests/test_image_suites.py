@@ -7,12 +7,11 @@ The folder's Dockerfile has a stage `test`: the image with pytest and whatever e
 from __future__ import annotations
 
 import subprocess
-import tempfile
 from pathlib import Path
 
 import build_images
 import pytest
-from image_graph import ROOT, image_folders, read_graph
+from image_graph import ROOT, image_folders
 
 pytestmark = pytest.mark.container
 
@@ -20,19 +19,6 @@ SUITES = [folder for folder in image_folders() if any((folder / "tests").glob("t
 MOUNTED = ("tests", "test_inputs", "test_*.py", "make_*.py")
 # Masters of files that two tasks share; a task's folder stands alone, so each has a copy.
 COPIES = {"rf-pool-classifier/input_checks.py": ["rf-pool-deployer/input_checks.py"]}
-
-
-def build_test_stage(engine: str, name: str) -> str:
-    """Builds an image, then its stage `test`; the tag of that."""
-    assert build_images.main([name]) == 0
-    image = read_graph()[name]
-    tag = f"localhost/{name}:test"
-    with tempfile.TemporaryDirectory() as workspace:
-        context = Path(workspace) / name
-        build_images.copy_context(image.folder, context, build_images.source_date_epoch(image.folder))
-        command = build_images.build_command(engine, image, [tag], build_images.asked_arguments())
-        build_images.run_builder([*command, "--target", "test", str(context)], f"{name}, stage test")
-    return tag
 
 
 def run_suite(engine: str, tag: str, folder: Path) -> subprocess.CompletedProcess[str]:
@@ -59,7 +45,7 @@ def run_suite(engine: str, tag: str, folder: Path) -> subprocess.CompletedProces
 
 @pytest.mark.parametrize("folder", SUITES, ids=lambda folder: folder.name)
 def test_the_tests_of_an_image_pass_inside_it(engine: str, folder: Path) -> None:
-    done = run_suite(engine, build_test_stage(engine, folder.name), folder)
+    done = run_suite(engine, build_images.build_stage(engine, folder.name, "test"), folder)
     print(done.stdout.strip().splitlines()[-1])
     assert done.returncode == 0, done.stdout[-8000:]
 

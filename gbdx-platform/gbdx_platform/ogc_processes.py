@@ -17,6 +17,7 @@ from gbdx_platform.client import ClientError
 from gbdx_platform.cwl_tool import Cwl
 from gbdx_platform.export import application_package
 from gbdx_platform.registry import checked
+from gbdx_platform.settings import LOOPBACK
 from gbdx_platform.task_definition import container_properties
 from gbdx_platform.workflow_request import RequestError
 
@@ -73,7 +74,7 @@ def deploy(document: Any, server: str) -> str:
     address = server.rstrip("/").removesuffix("/processes") + "/processes"
     headers = {"Content-Type": MEDIA_TYPE, "Accept": "application/json"}
     if token := os.environ.get(VARIABLE):
-        if urlsplit(address).scheme != "https" and urlsplit(address).hostname not in ("127.0.0.1", "::1", "localhost"):
+        if urlsplit(address).scheme != "https" and urlsplit(address).hostname not in LOOPBACK:
             raise ClientError(f"{address}: expected https for the token in {VARIABLE}, found no encryption")
         headers["Authorization"] = f"Bearer {token}"
     try:

@@ -193,7 +193,7 @@ class Runner:
             for step in steps:
                 step.image = container_properties(step.definition)["image"]
         plan = cwl_workflow.plan(steps, row["name"], bare, cwl_ids(list(tasks)))
-        faults = self.prepare(row, plan, folder)
+        faults = self.prepare(row, tasks, plan, folder)
         if faults:
             remove_folder(folder / "inputs")  # first, because a full disk has no room for the database's rows
             for name, note in faults.items():
@@ -229,13 +229,13 @@ class Runner:
         """The note for tasks that didn't start."""
         return "canceled by its owner" if workflow in self.canceled else "a task that it waits for did not succeed"
 
-    def prepare(self, row: Row, plan: cwl_workflow.Plan, folder: Path) -> dict[str, str]:
+    def prepare(self, row: Row, tasks: dict[str, Row], plan: cwl_workflow.Plan, folder: Path) -> dict[str, str]:
         """Checks images and GPUs, fetches the inputs; returns the notes of the tasks that can't start."""
         faults: dict[str, str] = {}
-        registered = {task["name"]: task["body"]["image_id"] for task in self.store.tasks_of(row["id"])}
         for step in plan.steps.values():
             try:
-                containers.check_image(container_properties(step.definition)["image"], registered[step.name])
+                registered = tasks[step.name]["body"]["image_id"]
+                containers.check_image(container_properties(step.definition)["image"], registered)
             except containers.ImageError as error:
                 faults[step.name] = str(error)
             if wants_gpu(step.definition, step.domain) and (where := self.engine().no_gpu(self.settings)):

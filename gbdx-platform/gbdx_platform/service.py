@@ -21,10 +21,8 @@ from gbdx_platform.api import app
 from gbdx_platform.database import ACCOUNTS, Store
 from gbdx_platform.local_s3 import LocalS3, stop_leftover
 from gbdx_platform.runs import Runner
-from gbdx_platform.settings import Settings, read_credentials, write_private
+from gbdx_platform.settings import LOOPBACK, Settings, read_credentials, write_private
 from gbdx_platform.storage import Storage
-
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 class ServiceError(RuntimeError):

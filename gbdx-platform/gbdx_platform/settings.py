@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+# Hosts that no other machine can listen in on.
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
 
 @dataclass
 class Settings:

@@ -181,6 +181,7 @@ def run(watch: Watch, settings: Settings) -> None:
             stop(process, watch.folder)
     if watch.canceled():
         return
+    # Twice, as the first look only finds that a task has left its record, and the next one tells.
     look(watch, progress)
     look(watch, progress)
     try:

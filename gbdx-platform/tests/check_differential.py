@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from example_runs import Outcome, build, by_cwltool, by_make_run, example, launch, outcome, tagged, without
 from gbdx_platform import containers
-from live_service import Service, Session
+from live_service import Session, serving
 
 # Files that tell of the run itself, so that no two are equal: its seconds, memory and speed, and in model.keras the
 # second in which Keras saved it (its weights are those of model_weights.h5, which are compared). Only the name counts.
@@ -34,10 +34,8 @@ def images() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def toil(images: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
     """A service whose engine is Toil on this machine."""
-    service = Service(tmp_path_factory.mktemp("toil"), "--engine", "toil")
-    service.start()
-    yield Session(service.client())
-    assert service.stop() == 0
+    with serving(tmp_path_factory.mktemp("toil"), "--engine", "toil") as service:
+        yield Session(service.client())
 
 
 @pytest.mark.parametrize("name", CHANGING)

@@ -9,7 +9,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +134,15 @@ class Service:
         facts = json.loads(containers.call("inspect", *listed).stdout or "[]") if listed else []
         folder = f"{self.state / 'runs' / workflow}/"
         return [one["Id"] for one in facts if any(mount["Source"].startswith(folder) for mount in one["Mounts"])]
+
+
+@contextmanager
+def serving(state: Path, *options: str, **environment: str) -> Iterator[Service]:
+    """A running service, which ends in good order."""
+    service = Service(state, *options, **environment)
+    service.start()
+    yield service
+    assert service.stop() == 0
 
 
 class Session:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from example_runs import by_cwltool, by_make_run, example, launch, outcome
-from live_service import Service, Session
+from live_service import Session, serving
 
 EXAMPLES = ("hello_chain", "hello_batch")
 
@@ -18,10 +18,8 @@ EXAMPLES = ("hello_chain", "hello_batch")
 @pytest.fixture(scope="module")
 def toil(hello_image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
     """A service whose engine is Toil on this machine."""
-    service = Service(tmp_path_factory.mktemp("toil"), "--engine", "toil")
-    service.start()
-    yield Session(service.client())
-    assert service.stop() == 0
+    with serving(tmp_path_factory.mktemp("toil"), "--engine", "toil") as service:
+        yield Session(service.client())
 
 
 @pytest.fixture(scope="module")

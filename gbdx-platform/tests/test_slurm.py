@@ -11,7 +11,7 @@ import pytest
 from example_runs import example, launch, outcome
 from gbdx_platform import toil_engine
 from gbdx_platform.settings import Settings
-from live_service import API, Service, Session, definition, port, script, states, task
+from live_service import API, Service, Session, definition, port, script, serving, states, task
 from slurm_cluster import Cluster, cluster
 
 SLURM = "--engine-argument=--batchSystem=slurm"
@@ -27,10 +27,8 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 @pytest.fixture(scope="module")
 def on_slurm(slurm: Cluster, hello_image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A service that runs tasks there."""
-    running = Service(tmp_path_factory.mktemp("on-slurm"), "--engine", "toil", SLURM, **slurm.environment)
-    running.start()
-    yield running
-    assert running.stop() == 0
+    with serving(tmp_path_factory.mktemp("on-slurm"), "--engine", "toil", SLURM, **slurm.environment) as running:
+        yield running
 
 
 @pytest.fixture(scope="module")
