@@ -17,6 +17,8 @@ from gbdx_platform.task_verdict import owner_of
 LONGEST_TIMEOUT = 172800
 MOST_TASKS = 500
 MOST_BATCH = 5000
+# A member of a multiplex port is a folder of its name in the container, and so is what is looked for after the run.
+FOLDER_NAME = re.compile(r"(?![.])[^/\\\x00-\x1f]+")
 BATCH_NAME = re.compile(r"\{\{\s*([^{}]+?)\s*\}\}|^\$batch_value:(.+)$")
 
 
@@ -117,8 +119,8 @@ def problems_of(request: dict[str, Any], registry: dict[str, Row]) -> list[Probl
         key = f"tasks[{index}]"
         if tasks[task["name"]] is not task:
             found.append(Problem(f"{key}.name", "a name that no other task has", quoted(task["name"])))
-        if ":" in task["name"]:
-            found.append(Problem(f"{key}.name", "a name without ':'", quoted(task["name"])))
+        if ":" in task["name"] or not safe_location(task["name"]):
+            found.append(Problem(f"{key}.name", "a name without ':' that is no path upwards", quoted(task["name"])))
         if task["taskType"] not in registry:
             found.append(Problem(f"{key}.taskType", "a registered task that you may use", quoted(task["taskType"])))
             continue
@@ -149,7 +151,7 @@ def input_problems(
             continue
         if entry["name"] in names:
             found.append(Problem(f"{where}.name", "each port once", quoted(entry["name"])))
-        if port.get("multiplex") and not re.fullmatch(r"(?![.])[^/\\\x00-\x1f]+", entry["name"]):
+        if port.get("multiplex") and not FOLDER_NAME.fullmatch(entry["name"]):
             found.append(Problem(f"{where}.name", "a port name without slashes", quoted(entry["name"])))
         names.add(entry["name"])
         given.append(port)
@@ -194,7 +196,7 @@ def source_problems(
         return []  # reported at that task
     outputs = output_ports(row["definition"])
     from_port = owner_of(output, outputs)
-    if from_port is None:
+    if from_port is None or (from_port.get("multiplex") and not FOLDER_NAME.fullmatch(output)):
         known = "one of " + ", ".join(f"{name}:{port['name']}" for port in outputs)
         return [Problem(where, known, quoted(source))]
     if is_string(from_port) != is_string(port):
@@ -214,6 +216,8 @@ def output_problems(key: str, task: dict[str, Any], definition: Row) -> list[Pro
         if port is None:
             known = ", ".join(one["name"] for one in ports) or "no output port"
             found.append(Problem(f"{where}.name", f"one of {known}", quoted(entry["name"])))
+        elif port.get("multiplex") and not FOLDER_NAME.fullmatch(entry["name"]):
+            found.append(Problem(f"{where}.name", "a port name without slashes", quoted(entry["name"])))
         elif entry.get("persist") and is_string(port):
             found.append(Problem(f"{where}.persist", "false: strings can't be persisted", "true"))
         if entry["name"] in names:

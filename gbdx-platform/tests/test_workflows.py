@@ -8,6 +8,7 @@ import threading
 import time
 from typing import Any, ClassVar
 
+import pytest
 from live_service import API, Session, definition, port, script, states, task
 
 
@@ -276,3 +277,22 @@ def test_a_task_that_does_not_wait_for_a_failed_one_runs_whatever_became_of_it(
         "after-good": "complete/succeeded",
     }  # fmt: skip
     assert found["state"] == {"state": "complete", "event": "failed"}
+
+
+@pytest.mark.parametrize("name", ["out_/../../..", "out_\\..", "out_\n"])
+def test_a_multiplex_name_that_leaves_its_folder_is_refused(session: Session, fresh: str, name: str) -> None:
+    inputs, outputs = [port("in", required=False)], [port("out_", multiplex=True)]
+    session.register(definition(fresh, inputs, outputs, script("os.makedirs(work + 'output/out_')")))
+    request = {"name": "w", "tasks": [task("a", fresh, persist={name: "x"}), task("b", fresh, {"in": (f"a:{name}",)})]}
+    answer = session.http.post(f"{API}/workflows", json=request)
+    assert (answer.status_code, [one["key"] for one in answer.json().get("errors", [])]) == (
+        400, ["tasks[0].outputs[0].name", "tasks[1].inputs[0].source"],
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["../../../alice/up", "/up", "a:b"])
+def test_a_task_name_that_is_no_part_of_a_key_is_refused(session: Session, hello: str, name: str) -> None:
+    request = {"name": "w", "tasks": [task(name, hello, {"data_in": "s3://b/k"})]}
+    answer = session.http.post(f"{API}/workflows", json=request)
+    expected = f"tasks[0].name: expected a name without ':' that is no path upwards, found {json.dumps(name)}"
+    assert (answer.status_code, answer.json()["message"]) == (400, expected)
