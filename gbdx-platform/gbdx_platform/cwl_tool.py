@@ -62,11 +62,14 @@ STATUS_EXPRESSION = """${
 
 
 def cwl_ids(names: list[str], taken: tuple[str, ...] = ()) -> dict[str, str]:
-    """A CWL identifier for each name: itself where that is allowed, else with underscores; no two are equal."""
+    """A CWL identifier for each name: itself where that is allowed, else with underscores; no two are equal.
+
+    A dot is not allowed: it joins step and port in a workflow's ids, which so are no step's and no other port's.
+    """
     ids: dict[str, str] = {}
     used = set(taken)
     for name in names:
-        plain = re.sub(r"[^A-Za-z0-9_.-]", "_", name)
+        plain = re.sub(r"[^A-Za-z0-9_-]", "_", name)
         plain = plain if re.match(r"[A-Za-z_]", plain) else f"_{plain}"
         candidate, number = plain, 2
         while candidate in used:

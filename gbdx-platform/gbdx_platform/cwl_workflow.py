@@ -129,7 +129,7 @@ def step_document(step: Step, step_id: str, wiring: Cwl, waits: list[str], bare:
     for key in ("cwlVersion", "$namespaces", "gbdx:definition"):
         run.pop(key)
     _, outs = port_ids(step.special)
-    gates = {f"gbdx_gate_{number}": {"source": f"{waited}/gbdx_status"} for number, waited in enumerate(waits)}
+    gates = {f"gbdx.gate_{number}": {"source": f"{waited}/{STATUS}"} for number, waited in enumerate(waits)}
     document: Cwl = {
         "run": run,
         "in": {**wiring, **gates},

@@ -6,9 +6,11 @@ import http.server
 import json
 import threading
 import time
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+from cwl_runner import run
 from live_service import API, Session, definition, port, script, states, task
 
 
@@ -296,3 +298,28 @@ def test_a_task_name_that_is_no_part_of_a_key_is_refused(session: Session, hello
     answer = session.http.post(f"{API}/workflows", json=request)
     expected = f"tasks[0].name: expected a name without ':' that is no path upwards, found {json.dumps(name)}"
     assert (answer.status_code, answer.json()["message"]) == (400, expected)
+
+
+def test_no_name_of_a_port_or_task_means_another_one(session: Session, fresh: str, tmp_path: Path) -> None:
+    text = (
+        "strings['said'] = ' '.join(sum((os.listdir(work + 'input/' + name) for name in ('c', 'b.c')), []))\n"
+        "strings['gate'] = json.load(open(work + 'input/ports.json')).get('gbdx_gate_0', 'none')"
+    )
+    inputs = [port("c"), port("b.c"), port("gbdx_gate_0", "string", required=False), port("a-tool", required=False)]
+    session.register(definition(fresh, inputs, [port("said", "string"), port("gate", "string")], script(text)))
+    places = {name: session.put(f"{fresh}/{name}/{name}.txt") for name in "1234"}
+    found = session.run(
+        task("a", fresh, {"c": places["1"], "b.c": places["2"], "a-tool": places["3"]}),
+        task("a.b", fresh, {"c": places["3"], "b.c": places["4"], "gbdx_gate_0": ("a:said",)}),
+    )
+    said = [[output["value"] for output in one["outputs"]] for one in found["tasks"]]
+    assert said == [["1.txt 2.txt", "none"], ["3.txt 4.txt", "1.txt 2.txt"]], found
+    document = session.http.get(f"{API}/workflows/{found['id']}", params={"format": "cwl"}).json()
+    assert sorted(document["inputs"]) == ["a.a-tool", "a.b_c", "a.c", "a_b.b_c", "a_b.c"]
+    for name in places:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / f"{name}.txt").touch()
+    given = dict(zip(sorted(document["inputs"]), (tmp_path / name for name in "32143"), strict=True))
+    run(document, "", given, tmp_path)
+    written = [json.loads((tmp_path / "out" / f"{name}.ports.json").read_text()) for name in ("a", "a_b")]
+    assert [[one["said"], one["gate"]] for one in written] == said
