@@ -10,11 +10,18 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from gbdx_platform import transfers
 
-PARALLEL = 8
+PARALLEL = 8  # files at a time
+# A key of s3:// may hold ? and #, and is no quoted one.
+URLS = (
+    r"s3://(?P<bucket>[^/]+)/?(?P<key>.*)",
+    r"https?://(?P<bucket>[^/?#]+)\.s3[.-][a-z0-9.-]*amazonaws\.com(/+(?P<key>[^?#]*))?([?#].*)?",
+    r"https?://s3[a-z0-9.-]*\.amazonaws\.com/+(?P<bucket>[^/?#]+)/(?P<key>[^?#]*)([?#].*)?",
+    r"file://(?P<bucket>)(localhost)?(?P<key>/[^?#]*)([?#].*)?",
+)
 
 
 class StorageError(ValueError):
@@ -35,19 +42,10 @@ def parse(url: str) -> Place:
     Raises:
         StorageError: no scheme that is known, or no bucket.
     """
-    parts = urlsplit(url)
-    path = unquote(parts.path).lstrip("/") if parts.scheme in ("http", "https") else parts.path.lstrip("/")
-    if parts.scheme == "s3" and parts.netloc:
-        # A key may hold ? and #, which a URL does not keep in its path.
-        return Place(parts.netloc, url.split("/", 3)[3] if url.count("/") > 2 else "")
-    if parts.scheme in ("http", "https"):
-        virtual = re.fullmatch(r"(?P<bucket>.+)\.s3[.-][a-z0-9.-]*amazonaws\.com", parts.netloc)
-        if virtual:
-            return Place(virtual["bucket"], path)
-        if "/" in path and re.fullmatch(r"s3[a-z0-9.-]*\.amazonaws\.com", parts.netloc):
-            return Place(*path.split("/", 1))
-    if parts.scheme == "file" and parts.netloc in ("", "localhost"):
-        return Place("", unquote(parts.path))
+    for pattern in URLS:
+        if found := re.fullmatch(pattern, url, re.DOTALL):
+            parts = found.groupdict(default="")
+            return Place(parts["bucket"], parts["key"] if url.startswith("s3:") else unquote(parts["key"]))
     raise StorageError(f"{url!r}: expected s3://bucket/key, an http(s) URL of S3, or file:///path")
 
 
@@ -105,12 +103,8 @@ class Storage:
                 f"{url!r}: expected the bucket {self.bucket!r}, or one that GBDX_INPUT_BUCKETS lists, "
                 f"found {place.bucket!r}"
             )
-        if not place.bucket:
-            real = Path(place.key).resolve()
-            if not any(real.is_relative_to(root) for root in self.file_roots):
-                raise StorageError(
-                    f"{url!r}: expected a folder below the roots in GBDX_FILE_ROOTS, found another place"
-                )
+        elif not place.bucket and not any(Path(place.key).resolve().is_relative_to(root) for root in self.file_roots):
+            raise StorageError(f"{url!r}: expected a folder below the roots in GBDX_FILE_ROOTS, found another place")
         return place
 
     def fetch(self, url: str, account: str, folder: Path) -> int:
@@ -162,27 +156,20 @@ class Storage:
         for page in self.client.get_paginator("list_objects_v2").paginate(Bucket=place.bucket, Prefix=prefix):
             for entry in page.get("Contents", []):
                 key = entry["Key"]
-                if key.endswith("/"):
-                    continue
-                if key == prefix and not place.key.endswith("/"):
+                if key == place.key and not key.endswith("/"):
                     yield entry, key.rsplit("/", 1)[-1]
-                elif key.startswith(below):
-                    yield entry, key[len(below) :]
+                elif key.startswith(below) and not key.endswith("/"):
+                    yield entry, key.removeprefix(below)
 
     def keep(self, folder: Path, prefix: str) -> int:
         """Uploads the plain files below a folder to the service's bucket; returns how many.
 
         Links were found to stay in the folder by the task's verdict; what they point at is uploaded in their place.
         """
-        names = [
-            os.path.relpath(os.path.join(current, name), folder)
-            for current, _, files in os.walk(folder)
-            for name in files
-            if os.path.isfile(os.path.join(current, name))
-        ]
+        files = [path for path in folder.rglob("*") if path.is_file()]
         with ThreadPoolExecutor(PARALLEL) as pool:
-            list(pool.map(lambda name: self.put(folder / name, f"{prefix}/{name}"), names))
-        return len(names)
+            list(pool.map(lambda path: self.put(path, f"{prefix}/{path.relative_to(folder)}"), files))
+        return len(files)
 
     def put(self, path: Path, key: str) -> None:
         """Uploads one file to the service's bucket."""
