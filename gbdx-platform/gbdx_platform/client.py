@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 import sys
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import httpx
 
+from gbdx_platform import transfers
 from gbdx_platform.settings import read_credentials, state_folder
 from gbdx_platform.storage import Storage, safe_relative
 
 API = "/workflows/v1"
+# A broken upload goes on when it is asked for again within this time.
+UNFINISHED = timedelta(days=7)
 
 
 class ClientError(RuntimeError):
@@ -85,6 +89,7 @@ class Client:
         """Uploads a folder, or one file, below the account's prefix; returns its URL."""
         storage, prefix = self.storage()
         safe_relative(below)
+        transfers.abort_unfinished(storage.client, storage.bucket, f"{prefix}/", UNFINISHED)
         if source.is_file():
             storage.put(source, f"{prefix}/{below}")
         elif storage.keep(source, f"{prefix}/{below}") == 0:

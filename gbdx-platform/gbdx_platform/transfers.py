@@ -1,21 +1,26 @@
 """One file to object storage and back: in parts, going on where an earlier try stopped, and compared by checksum.
 
-S3's ETag is what everything hangs on: the MD5 of an object, or of an object in parts the MD5 of its parts' MD5s and
-their number (how S3 computes it: "Checking object integrity", Amazon S3 User Guide).
+On the way up botocore sends a CRC32 with each body, and the server compares. What is there already, and what has to
+come down, S3's ETag tells: the MD5 of an object, or of an object in parts the MD5 of its parts' MD5s and their number
+(how S3 computes it: "Checking object integrity", Amazon S3 User Guide).
 """
 
 from __future__ import annotations
 
-import base64
+import contextlib
 import hashlib
 import re
 import shutil
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 PART = 8 * 2**20
+PARALLEL = 4  # parts of one file at a time
 MOST_PARTS = 10_000  # S3's own limit
 MEBIBYTE = 2**20
 
@@ -29,24 +34,21 @@ def part_size(size: int) -> int:
     return max(PART, -(-size // (MOST_PARTS * MEBIBYTE)) * MEBIBYTE)
 
 
-def md5_of(path: Path, start: int = 0, length: int | None = None) -> bytes:
+def stretch(path: Path, start: int, length: int) -> Any:
+    """A stretch of a file as a file of its own, which is never in memory as a whole."""
+    # Here, because it takes as long to import as boto3.
+    from s3transfer.utils import ReadFileChunk  # type: ignore[import-untyped]
+
+    return ReadFileChunk.from_filename(path, start, length)
+
+
+def md5_of(path: Path, start: int = 0, length: int = sys.maxsize) -> bytes:
     """The MD5 of a stretch of a file."""
     digest = hashlib.md5(usedforsecurity=False)
-    with path.open("rb") as file:
-        file.seek(start)
-        left = path.stat().st_size - start if length is None else length
-        while block := file.read(min(left, MEBIBYTE)):
+    with stretch(path, start, length) as file:
+        while block := file.read(MEBIBYTE):
             digest.update(block)
-            left -= len(block)
     return digest.digest()
-
-
-def etag(path: Path, part: int | None) -> str:
-    """The ETag of a file that is sent in parts of some bytes; None: as a whole."""
-    if part is None:
-        return md5_of(path).hex()
-    digests = [md5_of(path, start, part) for start in range(0, path.stat().st_size, part)]
-    return f"{hashlib.md5(b''.join(digests), usedforsecurity=False).hexdigest()}-{len(digests)}"
 
 
 # --- up
@@ -58,49 +60,49 @@ def put(client: Any, bucket: str, path: Path, key: str) -> int:
     Raises:
         botocore's errors: storage that doesn't answer or refuses, because the content was damaged on its way, too.
     """
-    size = path.stat().st_size
+    size, place = path.stat().st_size, {"Bucket": bucket, "Key": key}
     part = part_size(size)
     if size <= part:
-        digest = base64.b64encode(md5_of(path)).decode()
         with path.open("rb") as file:
-            client.put_object(Bucket=bucket, Key=key, Body=file, ContentMD5=digest)
+            client.put_object(**place, Body=file)
         return 0
-    upload, there = unfinished(client, bucket, path, key)
-    sent = dict(there)
-    for number, start in enumerate(range(0, size, part), 1):
-        if number not in there:
-            sent[number] = put_part(
-                client, path, start, part, Bucket=bucket, Key=key, UploadId=upload, PartNumber=number
-            )
+    place["UploadId"], there = unfinished(client, place, path, part)
+
+    def send(number: int) -> str:
+        with stretch(path, (number - 1) * part, part) as body:
+            return str(client.upload_part(**place, PartNumber=number, Body=body)["ETag"])
+
+    missing = [number for number in range(1, -(-size // part) + 1) if number not in there]
+    with ThreadPoolExecutor(PARALLEL) as pool:
+        sent = there | dict(zip(missing, pool.map(send, missing), strict=True))
     parts = [{"PartNumber": number, "ETag": sent[number]} for number in sorted(sent)]
-    client.complete_multipart_upload(Bucket=bucket, Key=key, UploadId=upload, MultipartUpload={"Parts": parts})
+    client.complete_multipart_upload(**place, MultipartUpload={"Parts": parts})
     return len(there)
 
 
-def put_part(client: Any, path: Path, start: int, length: int, **place: Any) -> str:
-    """Uploads one part; returns its ETag."""
-    with path.open("rb") as file:
-        file.seek(start)
-        content = file.read(length)
-    digest = base64.b64encode(hashlib.md5(content, usedforsecurity=False).digest()).decode()
-    return str(client.upload_part(Body=content, ContentMD5=digest, **place)["ETag"])
-
-
-def unfinished(client: Any, bucket: str, path: Path, key: str) -> tuple[str, dict[int, str]]:
+def unfinished(client: Any, place: dict[str, str], path: Path, part: int) -> tuple[str, dict[int, str]]:
     """An upload of this very file that was begun: its id, and number -> ETag of the parts there; else a new one."""
-    part = part_size(path.stat().st_size)
     try:
-        uploads = client.list_multipart_uploads(Bucket=bucket, Prefix=key).get("Uploads", [])
+        uploads = client.list_multipart_uploads(Bucket=place["Bucket"], Prefix=place["Key"]).get("Uploads", [])
     except ClientError:  # keys that may write but not list
         uploads = []
     for upload in uploads:
-        if upload["Key"] != key:
+        if upload["Key"] != place["Key"]:
             continue
-        pages = client.get_paginator("list_parts").paginate(Bucket=bucket, Key=key, UploadId=upload["UploadId"])
+        pages = client.get_paginator("list_parts").paginate(**place, UploadId=upload["UploadId"])
         found = {one["PartNumber"]: one["ETag"] for page in pages for one in page.get("Parts", [])}
         if all(tag.strip('"') == md5_of(path, (number - 1) * part, part).hex() for number, tag in found.items()):
             return upload["UploadId"], found
-    return client.create_multipart_upload(Bucket=bucket, Key=key)["UploadId"], {}
+    return client.create_multipart_upload(**place)["UploadId"], {}
+
+
+def abort_unfinished(client: Any, bucket: str, prefix: str, age: timedelta) -> None:
+    """Aborts the uploads below a prefix that are older than this and never ended: their parts take room."""
+    with contextlib.suppress(ClientError):  # keys that may write but not list
+        for page in client.get_paginator("list_multipart_uploads").paginate(Bucket=bucket, Prefix=prefix):
+            for upload in page.get("Uploads", []):
+                if datetime.now(UTC) - upload["Initiated"] > age:
+                    client.abort_multipart_upload(Bucket=bucket, Key=upload["Key"], UploadId=upload["UploadId"])
 
 
 # --- down
@@ -156,14 +158,15 @@ def append_rest(client: Any, place: dict[str, Any], entry: dict[str, Any], parti
 
 def has_etag(client: Any, place: dict[str, Any], wanted: str, path: Path) -> bool:
     """Whether a file is what an ETag stands for. Parts of a size that nobody tells can't be compared: then yes."""
-    known = re.fullmatch(r'"?([0-9a-f]{32}(-[0-9]+)?)"?', wanted)
+    known = re.fullmatch(r'"?([0-9a-f]{32})(?:-([0-9]+))?"?', wanted)
     if known is None:
         return True
     if known[2] is None:
-        return etag(path, None) == known[1]
+        return md5_of(path).hex() == known[1]
     try:
         part = client.head_object(**place, PartNumber=1)["ContentLength"]
     except ClientError:
         return True
-    parts = -(-path.stat().st_size // part)
-    return known[2] != f"-{parts}" or etag(path, part) == known[1]
+    digests = [md5_of(path, start, part) for start in range(0, path.stat().st_size, part or 1)]
+    whole = hashlib.md5(b"".join(digests), usedforsecurity=False).hexdigest()
+    return len(digests) != int(known[2]) or whole == known[1]

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 from boto3.s3.transfer import TransferConfig
+from gbdx_platform.client import Client
 from gbdx_platform.storage import Place, Storage, StorageError, parse, safe_relative
-from gbdx_platform.transfers import PART, TransferError, get, part_size, partial_file, put
+from gbdx_platform.transfers import PART, TransferError, abort_unfinished, get, part_size, partial_file, put
 from live_service import Service, Session
 
 LARGE = bytes(range(256)) * 4 * 2**10 * 20  # 20 MiB: three parts
@@ -26,7 +30,9 @@ LARGE = bytes(range(256)) * 4 * 2**10 * 20  # 20 MiB: three parts
         ("https://bucket.s3.amazonaws.com/some/a%20key", Place("bucket", "some/a key")),
         ("http://my.bucket.s3.us-west-2.amazonaws.com/key", Place("my.bucket", "key")),
         ("http://s3.amazonaws.com/bucket/some/key", Place("bucket", "some/key")),
+        ("https://s3-us-west-2.amazonaws.com/bucket/key?versionId=1", Place("bucket", "key")),
         ("file:///data/in", Place("", "/data/in")),
+        ("file://localhost/data/an%20in", Place("", "/data/an in")),
     ],
 )
 def test_a_url_means_a_bucket_and_a_key_or_a_path(url: str, place: Place) -> None:
@@ -34,7 +40,8 @@ def test_a_url_means_a_bucket_and_a_key_or_a_path(url: str, place: Place) -> Non
 
 
 @pytest.mark.parametrize(
-    "url", ["", "key", "/data", "s3://", "ftp://host/key", "https://example.com/bucket/key", "file://host/x"]
+    "url",
+    ["", "key", "/data", "s3://", "ftp://host/key", "https://example.com/bucket/key", "file://host/x", "http://[/key"],
 )
 def test_another_url_is_refused_with_a_sentence(url: str) -> None:
     with pytest.raises(StorageError, match="expected s3://bucket/key, an http"):
@@ -131,9 +138,10 @@ def test_a_killed_upload_and_a_killed_download_go_on_where_they_stopped(
     up = ["upload", str(tmp_path / "large.bin"), f"{fresh}/large.bin"]
     kill_when(begin(service, *up), lambda: len(parts_there(session, place)) >= 3)
     there = len(parts_there(session, place))
-    assert there < 13
-    again = service.command(*up)
-    assert f"large.bin: {there} parts of an earlier upload were there already" in again.stderr
+    told = re.search(r"large.bin: (\d+) parts of an earlier upload were there already", service.command(*up).stderr)
+    # The server may still take in the parts that were on their way when the process was killed.
+    assert told
+    assert there <= int(told[1]) < 13
     down = ["download", f"{fresh}/large.bin", str(tmp_path / "back")]
     [entry] = session.storage.client.list_objects_v2(**place)["Contents"]
     partial = partial_file(entry, tmp_path / "back" / "large.bin")
@@ -143,6 +151,53 @@ def test_a_killed_upload_and_a_killed_download_go_on_where_they_stopped(
     assert f"large.bin: {size} of {len(content)} bytes were there already" in service.command(*down).stderr
     assert (tmp_path / "back" / "large.bin").read_bytes() == content
     assert [path.name for path in (tmp_path / "back").iterdir()] == ["large.bin"]
+
+
+def test_the_parts_of_a_large_file_are_sent_side_by_side(
+    service: Service, session: Session, tmp_path: Path, fresh: str
+) -> None:
+    storage = Client(str(service.state)).storage()[0]
+    together = threading.Barrier(3)  # each part waits for the two others before it is sent
+
+    def meet(**_: Any) -> None:
+        together.wait(60)
+
+    storage.client.meta.events.register("before-send.s3.UploadPart", meet)
+    (tmp_path / "large.bin").write_bytes(LARGE)
+    assert put(storage.client, session.bucket, tmp_path / "large.bin", f"{session.prefix}/{fresh}/large.bin") == 0
+    assert (
+        storage.client.get_object(Bucket=session.bucket, Key=f"{session.prefix}/{fresh}/large.bin")["Body"].read()
+        == LARGE
+    )
+
+
+@pytest.mark.parametrize("content", [b"small", LARGE], ids=["small", "large"])
+def test_what_was_damaged_on_its_way_is_refused(
+    content: bytes, service: Service, session: Session, tmp_path: Path, fresh: str
+) -> None:
+    storage = Client(str(service.state)).storage()[0]
+
+    def damage(request: Any, **_: Any) -> None:
+        request.body = bytes(reversed(request.body.read()))
+
+    for operation in ("PutObject", "UploadPart"):
+        storage.client.meta.events.register(f"before-send.s3.{operation}", damage)
+    (tmp_path / "file").write_bytes(content)
+    with pytest.raises(storage.client.exceptions.ClientError, match="BadDigest"):
+        put(storage.client, session.bucket, tmp_path / "file", f"{session.prefix}/{fresh}/file")
+    assert session.names(fresh) == []
+
+
+def test_only_uploads_that_were_given_up_long_ago_are_aborted(
+    service: Service, session: Session, tmp_path: Path, fresh: str
+) -> None:
+    client, place = session.storage.client, {"Bucket": session.bucket, "Prefix": f"{session.prefix}/{fresh}/"}
+    begun = client.create_multipart_upload(Bucket=session.bucket, Key=f"{place['Prefix']}large.bin")["UploadId"]
+    (tmp_path / "small").write_text("small")
+    service.command("upload", str(tmp_path / "small"), f"{fresh}/small")
+    assert [one["UploadId"] for one in client.list_multipart_uploads(**place)["Uploads"]] == [begun]
+    abort_unfinished(client, session.bucket, place["Prefix"], timedelta(0))
+    assert client.list_multipart_uploads(**place).get("Uploads", []) == []
 
 
 def parts_there(session: Session, place: dict[str, str]) -> list[Any]:
