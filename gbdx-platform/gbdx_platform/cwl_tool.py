@@ -47,7 +47,7 @@ STATUS_EXPRESSION = """${
     try {
       if (self[i].basename === "gbdx_exit.json") { code = JSON.parse(self[i].contents).exit_code; }
       if (self[i].basename === "status.json") { word = String(JSON.parse(self[i].contents).status).toLowerCase(); }
-      if (self[i].basename === "ports.json") { strings = JSON.parse(self[i].contents); }
+      if (self[i].basename === "ports.json") { strings = Object(JSON.parse(self[i].contents)); }
     } catch (error) { strings = {}; }
   }
   if (code === 124) { return "timedout"; }
@@ -58,6 +58,16 @@ STATUS_EXPRESSION = """${
   for (var f = 0; f < folders.length; f++) { if (!found[folders[f]]) { return "broken contract"; } }
   for (var s = 0; s < texts.length; s++) { if (!strings.hasOwnProperty(texts[s])) { return "broken contract"; } }
   return "success";
+}"""
+
+# A string output in ES5: the types that are kept, and what is found in the values of output/ports.json.
+STRING_EXPRESSION = """${
+  var values = {};
+  function kept(value) {
+    return value == null ? null : %s.indexOf(typeof value) < 0 ? String(value) : value;
+  }
+  try { values = Object(JSON.parse(self[0].contents)); } catch (error) { }
+  return %s;
 }"""
 
 
@@ -195,19 +205,24 @@ def input_parameter(port: dict[str, Any]) -> Cwl:
     return {"type": kinds if len(kinds) > 1 else kinds[0], **described(port)}
 
 
-def string_output(port: dict[str, Any]) -> Cwl:
-    """A string output port: its value in output/ports.json, all values in the order of their names when multiplex."""
-    key, missing = json.dumps(port["name"]), "null"
-    types: list[Any] = ["string", "boolean"]
-    found = f"values[{key}] === undefined ? null : values[{key}]"
+def string_output(port: dict[str, Any], kinds: tuple[str, ...]) -> Cwl:
+    """A string output port: its value in output/ports.json, all values in the order of their names when multiplex.
+
+    kinds: the types of CWL that it may have; a value of another type becomes a string.
+    """
+    name = json.dumps(port["name"])
+    types: list[Any] = list(kinds)
+    found = f"kept(values[{name}])"
     if port.get("multiplex"):
-        types, missing = [{"type": "array", "items": types}], "[]"
-        member = f"name.indexOf({key}) === 0 && name !== {key}"
+        types = [{"type": "array", "items": types}]
+        member = f"name.indexOf({name}) === 0 && name !== {name}"
         found = f"Object.keys(values).filter(function (name) {{ return {member}; }}).sort()"
-        found += ".map(function (name) { return values[name]; })"
-    parsed = "var values = JSON.parse(self[0].contents)"
-    value = f"${{ try {{ {parsed}; return {found}; }} catch (error) {{ return {missing}; }} }}"
-    binding = {"glob": "output/ports.json", "loadContents": True, "outputEval": value}
+        found += ".map(function (name) { return kept(values[name]); })"
+    binding = {
+        "glob": "output/ports.json",
+        "loadContents": True,
+        "outputEval": STRING_EXPRESSION % (json.dumps(kinds), found),
+    }
     return {"type": ["null", *types], "outputBinding": binding, **described(port)}
 
 
@@ -216,10 +231,10 @@ def folder_pattern(name: str) -> str:
     return "output/" + escaped(glob.escape(name))
 
 
-def output_parameter(port: dict[str, Any], basename: str) -> Cwl:
-    """An output port as an optional CWL output parameter; strings come out of output/ports.json."""
+def output_parameter(port: dict[str, Any], basename: str, kinds: tuple[str, ...] = ("string", "boolean")) -> Cwl:
+    """An output port as an optional CWL output parameter. kinds: see string_output."""
     if is_string(port):
-        return string_output(port)
+        return string_output(port, kinds)
     pattern = folder_pattern(port["name"])
     if port.get("multiplex"):
         # Of what begins with the name: a port called `p` doesn't mean the file ports.json.

@@ -210,7 +210,7 @@ def package_input(port: dict[str, Any]) -> Cwl:
 
 def package_output(port: dict[str, Any], prefix: str) -> Cwl:
     """An output, found in the working directory; required where the platform makes all optional."""
-    found = cwl_tool.output_parameter(port, prefix + port["name"])
+    found = cwl_tool.output_parameter(port, prefix + port["name"], ("string",))
     found["outputBinding"]["glob"] = found["outputBinding"]["glob"].removeprefix("output/")
     return found | {"type": package_type(port, bool(port.get("required", True)))}
 

@@ -144,6 +144,18 @@ def test_multiplex_ports_are_lists_in_an_export(session: Session, fresh: str, tm
     assert (tmp_path / "out" / "part_2" / "names.txt").read_text() == "south.tif"
 
 
+@pytest.mark.parametrize(("format", "expected"), [("cwl", [True, "2", None]), ("eoap", ["true", "2", None])])
+def test_a_string_output_that_is_no_string_in_ports_json_comes_out_as_one(
+    session: Session, fresh: str, tmp_path: Path, format: str, expected: list[Any]
+) -> None:
+    outputs = [port("sure", "string"), port("count", "string"), port("other", "string", required=False)]
+    inputs = [port("a", "string", required=False)]
+    session.register(definition(fresh, inputs, outputs, script("strings.update(sure=True, count=2, other=None)")))
+    document = session.http.get(f"{API}/tasks/{fresh}", params={"format": format}).json()
+    written = run(document, fresh, {}, tmp_path)
+    assert [written[name] for name in ("sure", "count", "other")] == expected
+
+
 def test_an_image_with_an_entry_point_runs_as_cwl_and_is_refused_as_a_package(
     session: Session, fresh: str, tmp_path: Path
 ) -> None:
