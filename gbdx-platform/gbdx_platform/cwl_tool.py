@@ -23,7 +23,8 @@ STATUS, EXIT_CODE, STDOUT, STDERR = "gbdx_status", "gbdx_exit_code", "gbdx_stdou
 STATUS_FILE, STRINGS_FILE = "gbdx_status_file", "gbdx_strings_file"
 RESERVED = (STATUS, EXIT_CODE, STDOUT, STDERR, STATUS_FILE, STRINGS_FILE)
 NAMESPACES = {"gbdx": "urn:gbdx:", "s": "https://schema.org/", "cwltool": "http://commonwl.org/cwltool#"}
-CUDA, CUDA_WANTED = "cwltool:CUDARequirement", {"cudaVersionMin": "10.0", "cudaComputeCapability": "3.0"}
+# A hint, as a runner without this extension refuses the requirement; Toil heeds both alike.
+CUDA = {"cwltool:CUDARequirement": {"cudaVersionMin": "10.0", "cudaComputeCapability": "3.0"}}
 # Seconds between SIGTERM and SIGKILL, and between the command's own limit and the engine's.
 GRACE, MARGIN = 30, 60
 
@@ -319,8 +320,6 @@ def tool(
         "InlineJavascriptRequirement": {},
         "ToolTimeLimit": {"timelimit": seconds + MARGIN},
     }
-    if wants_gpu(definition, domain):
-        requirements[CUDA] = CUDA_WANTED
     command = limited_command(definition, seconds, own_command, bare)
     document = {
         "cwlVersion": "v1.2",
@@ -331,6 +330,7 @@ def tool(
         "$namespaces": NAMESPACES,
         "gbdx:definition": json.dumps(definition),
         "requirements": requirements,
+        "hints": CUDA if wants_gpu(definition, domain) else {},
         "baseCommand": [],
         "arguments": [{"valueFrom": escaped(word)} for word in command],
         "successCodes": list(range(256)),
@@ -352,7 +352,7 @@ def without_record(document: Cwl) -> Cwl:
     """The tool with types only: what runs it makes output/, knows where outputs lie and what they are worth."""
     work = document["requirements"]["InitialWorkDirRequirement"]
     work["listing"] = [entry for entry in work["listing"] if not (isinstance(entry, dict) and entry.get("writable"))]
-    for key in ("successCodes", "stdout", "stderr", "label", "doc"):
+    for key in ("successCodes", "stdout", "stderr", "label", "doc", "hints"):
         document.pop(key)
     for key in ("inputs", "outputs"):
         document[key] = {name: {"type": port["type"]} for name, port in document[key].items()}

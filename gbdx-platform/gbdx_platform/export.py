@@ -12,8 +12,6 @@ from typing import Any
 
 from gbdx_platform import cwl_tool, cwl_workflow
 from gbdx_platform.cwl_tool import (
-    CUDA,
-    CUDA_WANTED,
     GRACE,
     MARGIN,
     NAMESPACES,
@@ -56,7 +54,7 @@ def definition_as(name: str, definition: Cwl, own_command: list[str] | None) -> 
     if name == "gbdx":
         return definition
     if name == "cwl":
-        return with_hints(cwl_tool.tool(definition, own_command=own_command))
+        return cwl_tool.tool(definition, own_command=own_command)
     if name == "eoap":
         return application_package(definition, own_command)
     raise unknown_format(name)
@@ -75,18 +73,7 @@ def workflow_as(name: str, label: str, steps: list[Step]) -> Cwl:
     plan = cwl_workflow.plan(steps, label)
     for identifier, value in plan.job.items():
         plan.document["inputs"][identifier]["default"] = value
-    if name == "eoap":
-        return workflow_package(plan)
-    for step in plan.document["steps"].values():
-        step["run"] = with_hints(step["run"])
-    return plan.document
-
-
-def with_hints(tool: Cwl) -> Cwl:
-    """The tool with its card asked for as a hint: a runner without that extension would refuse a requirement."""
-    if CUDA in tool["requirements"]:
-        tool["hints"] = {CUDA: tool["requirements"].pop(CUDA)}
-    return tool
+    return workflow_package(plan) if name == "eoap" else plan.document
 
 
 def package(workflow: Cwl, tools: list[Cwl], version: str) -> Cwl:
@@ -179,7 +166,7 @@ def package_tool(step: Step, identifier: str, prefix: str = "") -> Cwl:
         "entry": '$({"class": "Directory", "basename": "work", "listing": []})',
         "writable": True,
     }
-    tool = {
+    return {
         "class": "CommandLineTool",
         "id": identifier,
         "label": definition["name"],
@@ -191,14 +178,12 @@ def package_tool(step: Step, identifier: str, prefix: str = "") -> Cwl:
             "ResourceRequirement": RESOURCES,
             "ToolTimeLimit": {"timelimit": step.timeout + MARGIN},
         },
+        "hints": cwl_tool.CUDA if cwl_tool.wants_gpu(definition, step.domain) else {},
         "baseCommand": ["sh", "-c"],
         "arguments": [{"valueFrom": cwl_tool.escaped(word)} for word in (WRAPPER, str(step.timeout), *command)],
         "inputs": {inputs[port["name"]]: package_input(port) for port in input_ports(definition)},
         "outputs": {outputs[port["name"]]: package_output(port, prefix) for port in output_ports(definition)},
     }
-    if cwl_tool.wants_gpu(definition, step.domain):
-        tool["hints"] = {CUDA: CUDA_WANTED}
-    return tool
 
 
 def package_input(port: dict[str, Any]) -> Cwl:

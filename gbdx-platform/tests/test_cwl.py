@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from cwl_runner import cwltool
 from gbdx_platform import cwl_tool
+from gbdx_platform.cwl_workflow import Step, plan
+from gbdx_platform.task_definition import container_properties
 from live_service import API, IMAGE, ROOT, Session, definition, port, script, task
 
 DEFINITIONS = sorted(ROOT.glob("*/*_definition.json"))
@@ -132,3 +134,16 @@ def test_a_failing_status_is_a_failing_exit_code_in_an_application_package(
     (tmp_path / "package.cwl").write_text(json.dumps(package))
     ran = cwltool("--outdir", tmp_path / "out", f"{tmp_path / 'package.cwl'}#{fresh}")
     assert ran.returncode == 1, ran.stderr
+
+
+@pytest.mark.parametrize("bare", [True, False])
+@pytest.mark.parametrize("path", DEFINITIONS, ids=lambda path: path.parent.name)
+def test_what_the_service_runs_of_a_task_is_valid_without_extensions_of_cwl(
+    tmp_path: Path, path: Path, bare: bool
+) -> None:
+    found = json.loads(path.read_text("utf-8"))
+    request = task("one", found["name"], {port["name"]: "s3://bucket/key" for port in found["inputPortDescriptors"]})
+    step = Step("one", found, request, "image", 60, container_properties(found).get("domain", "default"), [])
+    (tmp_path / "workflow.cwl").write_text(json.dumps(plan([step], bare=bare).document))
+    checked = cwltool("--validate", tmp_path / "workflow.cwl")
+    assert checked.returncode == 0, checked.stdout + checked.stderr

@@ -113,7 +113,7 @@ def test_a_gpu_task_asks_each_engine_for_a_gpu_by_its_type_or_by_its_domain(
     assert not cwl_tool.wants_gpu(found)
     found["containerDescriptors"][0] |= kind
     assert cwl_tool.wants_gpu(found)
-    assert cwl_tool.CUDA in cwl_tool.tool(found)["requirements"]
+    assert cwl_tool.tool(found)["hints"] == cwl_tool.CUDA
     options = containers.run_options("name", "service", [], cwl_tool.wants_gpu(found))
     assert options[options.index("--gpus") + 1] == "all"
     assert cwl_tool.wants_gpu(found, domain="default") == in_another_domain
