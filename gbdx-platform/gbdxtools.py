@@ -14,9 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gbdx_platform.client import API, Client
-
-ENDED = ("succeeded", "failed", "timedout", "canceled")
+from gbdx_platform.client import API, ENDED, Client, events_of
 
 
 @dataclass
@@ -118,8 +116,7 @@ class Workflow:
     def execute(self) -> str:
         """Launches it; returns its id."""
         request = {"name": self.name, "tasks": [task.request() for task in self.tasks]}
-        batch = {"batch_values": self.batch_values} if self.batch_values else {}
-        self.id = (self.calls.launch_batch_workflow if batch else self.calls.launch)(request | batch)
+        self.id = self.calls.launch(request | ({"batch_values": self.batch_values} if self.batch_values else {}))
         return self.id
 
     @property
@@ -130,14 +127,12 @@ class Workflow:
     @property
     def complete(self) -> bool:
         """Whether everything has ended."""
-        status = self.status
-        return all(one["state"] in ENDED for one in status.get("workflows", [{"state": status.get("event")}]))
+        return events_of(self.calls.workflow_or_batch(self.id)) <= ENDED
 
     @property
     def succeeded(self) -> bool:
         """Whether everything has ended well."""
-        status = self.status
-        return all(one["state"] == "succeeded" for one in status.get("workflows", [{"state": status.get("event")}]))
+        return events_of(self.calls.workflow_or_batch(self.id)) == {"succeeded"}
 
     @property
     def events(self) -> Any:
@@ -197,15 +192,8 @@ class Workflows:
     """`gbdx.workflow`: the calls that take the id of a workflow, of a batch, of a task."""
 
     def __init__(self, client: Client) -> None:
-        self.ask = client.ask
-
-    def launch(self, request: dict[str, Any]) -> str:
-        """Launches a workflow."""
-        return str(self.ask("POST", f"{API}/workflows", request).json()["id"])
-
-    def launch_batch_workflow(self, request: dict[str, Any]) -> str:
-        """Launches a batch."""
-        return str(self.ask("POST", f"{API}/batch_workflows", request).json()["batch_workflow_id"])
+        self.ask, self.workflow_or_batch = client.ask, client.workflow_or_batch
+        self.launch = self.launch_batch_workflow = client.launch
 
     def get(self, workflow: str) -> Any:
         """The workflow object."""

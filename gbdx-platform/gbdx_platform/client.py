@@ -17,6 +17,12 @@ from gbdx_platform.storage import Storage, safe_relative
 API = "/workflows/v1"
 # A broken upload goes on when it is asked for again within this time.
 UNFINISHED = timedelta(days=7)
+ENDED = {"succeeded", "failed", "timedout", "canceled"}
+
+
+def events_of(found: dict[str, Any]) -> set[str]:
+    """The event that a workflow object has come to; of a batch object, those of its workflows, or their states."""
+    return {one["state"] for one in found.get("workflows", [])} or {found["state"]["event"]}
 
 
 class ClientError(RuntimeError):
@@ -67,6 +73,23 @@ class Client:
             if error.status != 404:
                 raise
             return None
+
+    def launch(self, request: Any) -> str:
+        """Launches a workflow, or a batch when the request has its values; returns its id."""
+        batch = isinstance(request, dict) and request.get("batch_values")
+        kind, key = ("batch_workflows", "batch_workflow_id") if batch else ("workflows", "id")
+        return str(self.ask("POST", f"{API}/{kind}", request).json()[key])
+
+    def workflow_or_batch(self, identifier: str) -> Any:
+        """The workflow object, or the batch object, that has an id.
+
+        Raises:
+            ClientError: none has.
+        """
+        for kind in ("workflows", "batch_workflows"):
+            if found := self.look(f"{API}/{kind}/{identifier}"):
+                return found
+        raise ClientError(f"{identifier}: expected the id of a workflow or a batch of yours, found none that has it")
 
     def s3_credentials(self) -> dict[str, Any]:
         """The account's S3 keys, bucket, prefix and endpoint."""

@@ -7,7 +7,8 @@ import json
 import shlex
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,10 @@ from botocore.exceptions import BotoCoreError
 from botocore.exceptions import ClientError as S3Error
 
 from gbdx_platform import __version__
-from gbdx_platform.client import API, Client, ClientError
+from gbdx_platform.client import API, ENDED, Client, ClientError, events_of
 from gbdx_platform.settings import load
 from gbdx_platform.storage import StorageError
 
-ENDED = {"succeeded", "failed", "timedout", "canceled"}
 COLORS = {"succeeded": "green", "failed": "red", "timedout": "red", "canceled": "yellow", "started": "cyan"}
 
 
@@ -38,7 +38,16 @@ def show(value: Any) -> None:
     print(json.dumps(value, indent=4, ensure_ascii=False))
 
 
-def serve(options: argparse.Namespace) -> int:
+@contextmanager
+def refusals(kind: type[Exception]) -> Iterator[None]:
+    """Lets an error that is a sentence already count as a refusal."""
+    try:
+        yield
+    except kind as error:
+        raise ClientError(str(error)) from None
+
+
+def serve(options: argparse.Namespace) -> None:
     """Starts the service."""
     from gbdx_platform import service
 
@@ -46,50 +55,36 @@ def serve(options: argparse.Namespace) -> int:
         options.state, host=options.host, port=options.port, engine=options.engine,
         engine_arguments=tuple(options.engine_argument) or None,
     )  # fmt: skip
-    try:
+    with refusals(service.ServiceError):
         service.serve(settings, options.certificate, options.key, options.plain_http)
-    except service.ServiceError as error:
-        raise ClientError(str(error)) from None
-    return 0
 
 
-def account(options: argparse.Namespace) -> int:
+def account(options: argparse.Namespace) -> None:
     """Makes an account and prints its password once."""
     from gbdx_platform import service
 
-    try:
+    with refusals(ValueError):
         password = service.add_account(load(options.state), options.name)
-    except ValueError as error:
-        raise ClientError(str(error)) from None
     print(f"account {options.name}, password {password} (shown once; the local S3 knows it from its next start on)")
-    return 0
 
 
-def register(options: argparse.Namespace) -> int:
+def register(options: argparse.Namespace) -> None:
     """Registers a definition, or deploys it on another server (--ogc)."""
     definition = read_json(options.definition)
     if options.ogc:
         from gbdx_platform import ogc_processes
 
         print(ogc_processes.deploy(definition, options.ogc))
-        return 0
+        return
     if isinstance(definition, dict) and "cwlVersion" in definition:
-        definition = exported(definition)
+        from gbdx_platform.cwl_tool import definition_of
+
+        with refusals(ValueError):
+            definition = definition_of(definition)
     client = Client(options.state)
     if options.local_image:
         name_image(client, definition, options.local_image)
     print(client.ask("POST", f"{API}/tasks", definition).text)
-    return 0
-
-
-def exported(document: dict[str, Any]) -> Any:
-    """The definition that `export --format cwl` wrote a tool of."""
-    from gbdx_platform.cwl_tool import definition_of
-
-    try:
-        return definition_of(document)
-    except ValueError as error:
-        raise ClientError(str(error)) from None
 
 
 def name_image(client: Client, definition: Any, local: str) -> None:
@@ -108,52 +103,32 @@ def name_image(client: Client, definition: Any, local: str) -> None:
         raise ClientError(f"image {local!r}: expected it in the engine's store, found: {done.stderr.strip()}")
 
 
-def list_tasks(options: argparse.Namespace) -> int:
+def list_tasks(options: argparse.Namespace) -> None:
     """Lists the tasks."""
     print("\n".join(Client(options.state).ask("GET", f"{API}/tasks").json()["tasks"]))
-    return 0
 
 
-def describe(options: argparse.Namespace) -> int:
+def describe(options: argparse.Namespace) -> None:
     """Shows a definition."""
     show(Client(options.state).ask("GET", f"{API}/tasks/{options.task}").json())
-    return 0
 
 
-def delete(options: argparse.Namespace) -> int:
+def delete(options: argparse.Namespace) -> None:
     """Deletes a task."""
     print(Client(options.state).ask("DELETE", f"{API}/tasks/{options.task}").text)
-    return 0
 
 
 def launch(options: argparse.Namespace) -> int:
     """Launches a workflow, or a batch of them; prints its id."""
     request, client = read_json(options.workflow), Client(options.state)
-    if isinstance(request, dict) and request.get("batch_values"):
-        found = client.ask("POST", f"{API}/batch_workflows", request).json()["batch_workflow_id"]
-    else:
-        found = client.ask("POST", f"{API}/workflows", request).json()["id"]
-    print(found, flush=True)
-    return watch(client, found) if options.watch else 0
+    identifier = client.launch(request)
+    print(identifier, flush=True)
+    return watch(client, identifier, True) if options.watch else 0
 
 
 def status(options: argparse.Namespace) -> int:
     """Shows the state of a workflow or a batch; --watch until it is complete."""
-    client = Client(options.state)
-    if options.watch:
-        return watch(client, options.workflow)
-    from rich.console import Console
-
-    Console().print(table(workflow_or_batch(client, options.workflow)))
-    return 0
-
-
-def workflow_or_batch(client: Client, identifier: str) -> Any:
-    """The workflow object, or the batch object, that has an id."""
-    for kind in ("workflows", "batch_workflows"):
-        if found := client.look(f"{API}/{kind}/{identifier}"):
-            return found
-    raise ClientError(f"{identifier}: expected the id of a workflow or a batch of yours, found none that has it")
+    return watch(Client(options.state), options.workflow, options.watch)
 
 
 def table(found: dict[str, Any]) -> Any:
@@ -173,21 +148,21 @@ def table(found: dict[str, Any]) -> Any:
     return shown
 
 
-def watch(client: Client, identifier: str) -> int:
-    """A live table until a workflow, or all of a batch, is complete; 0 when it succeeded."""
+def watch(client: Client, identifier: str, patient: bool) -> int:
+    """Shows a workflow or a batch; patient: until all of it is complete, and 1 when it did not succeed."""
     from rich.live import Live
 
     with Live(refresh_per_second=4) as live:
         while True:
-            found = workflow_or_batch(client, identifier)
+            found = client.workflow_or_batch(identifier)
             live.update(table(found), refresh=True)
-            events = {one["state"] for one in found.get("workflows", [])} or {found["state"]["event"]}
-            if events <= ENDED:
-                return 0 if events == {"succeeded"} else 1
+            events = events_of(found)
+            if not patient or events <= ENDED:
+                return int(patient and events != {"succeeded"})
             time.sleep(0.25)
 
 
-def logs(options: argparse.Namespace) -> int:
+def logs(options: argparse.Namespace) -> None:
     """Prints what a workflow's tasks printed, or one of them."""
     client = Client(options.state)
     found = client.ask("GET", f"{API}/workflows/{options.workflow}").json()
@@ -196,40 +171,35 @@ def logs(options: argparse.Namespace) -> int:
             for stream in ("stdout", "stderr"):
                 text = client.ask("GET", f"{API}/workflows/{options.workflow}/tasks/{task['id']}/{stream}").text
                 print(f"--- {task['name']} {stream}\n{text}")
-    return 0
 
 
-def cancel(options: argparse.Namespace) -> int:
+def cancel(options: argparse.Namespace) -> None:
     """Cancels a workflow, or all of a batch."""
     client = Client(options.state)
-    kind = "batch_workflows" if "workflows" in workflow_or_batch(client, options.workflow) else "workflows"
+    kind = "batch_workflows" if "workflows" in client.workflow_or_batch(options.workflow) else "workflows"
     client.ask("POST", f"{API}/{kind}/{options.workflow}/cancel")
     print(f"{options.workflow}: canceling what has not ended")
-    return 0
 
 
-def export(options: argparse.Namespace) -> int:
+def export(options: argparse.Namespace) -> None:
     """Prints a task, or a workflow by its id, in another format."""
     kind = "workflows" if options.name.isdigit() and len(options.name) == 19 else "tasks"
     show(Client(options.state).ask("GET", f"{API}/{kind}/{options.name}", format=options.format).json())
-    return 0
 
 
-def upload(options: argparse.Namespace) -> int:
+def upload(options: argparse.Namespace) -> None:
     """Uploads a folder or a file below the account's prefix, prints its URL; a broken upload goes on."""
     print(Client(options.state).upload(Path(options.source), options.below))
-    return 0
 
 
-def download(options: argparse.Namespace) -> int:
+def download(options: argparse.Namespace) -> None:
     """Downloads what lies below the account's prefix into a folder; a broken download goes on."""
     target = Path(options.folder)
     count = Client(options.state).download(options.below, target)
     print(f"{count} file{'' if count == 1 else 's'} in {target}")
-    return 0
 
 
-def client_env(options: argparse.Namespace) -> int:
+def client_env(options: argparse.Namespace) -> None:
     """Prints environment variables for other clients, GBDX's own among them; they hold secrets."""
     client = Client(options.state)
     values = {"GBDX_URL": str(client.http.base_url).rstrip("/"), "GBDX_TOKEN": client.token}
@@ -249,21 +219,21 @@ def client_env(options: argparse.Namespace) -> int:
     # There, a sitecustomize.py leads clients that have GBDX's own address written in their code to GBDX_URL.
     folder = Path(__file__).with_name("original_client")
     print(f"export PYTHONPATH={shlex.quote(str(folder))}${{PYTHONPATH:+:$PYTHONPATH}}")
-    return 0
 
 
-def demo(options: argparse.Namespace) -> int:
+def demo(options: argparse.Namespace) -> None:
     """The whole way once, in a folder of its own."""
     from gbdx_platform.demo import run
 
-    return run(options.definition, options.inputs, options.local_image)
+    run(options.definition, options.inputs, options.local_image)
 
 
 TASK = ("task", {"help": "name, or name:version"})
 WORKFLOW = ("workflow", {"help": "its id"})
+LOCAL_IMAGE = ("--local-image", {"help": "a local image that gets the definition's name for it first"})
 WATCH = ("--watch", {"action": "store_true", "help": "show a live table until it is complete"})
 # command -> function, (arguments of add_argument)..., an example
-COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], list[tuple[str, dict[str, Any]]], str]] = {
+COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int | None], list[tuple[str, dict[str, Any]]], str]] = {
     "serve": (serve, [
         ("--host", {"help": "address to listen on (default: 127.0.0.1)"}),
         ("--port", {"type": int, "help": "port to listen on (default: 8725)"}),
@@ -276,7 +246,7 @@ COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], list[tuple[str, d
     "account": (account, [("name", {"help": "a-z, 0-9, '.', '_' and '-'"})], "account alice"),
     "register": (register, [
         ("definition", {"help": "a definition's file, or a task exported as cwl, - for standard input"}),
-        ("--local-image", {"help": "a local image that gets the definition's name for it first"}),
+        LOCAL_IMAGE,
         ("--ogc", {"metavar": "URL", "help": "deploy on a server with OGC API Processes, part 2, instead"}),
     ], "register hello-gbdx/hello-gbdx_definition.json --local-image localhost/hello-gbdx:dev"),
     "list": (list_tasks, [], "list"),
@@ -300,8 +270,7 @@ COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], list[tuple[str, d
     ], "download hello/second results"),
     "client-env": (client_env, [], 'client-env   # in a shell: eval "$(gbdx-platform client-env)"'),
     "demo": (demo, [
-        ("definition", {"help": "hello-gbdx's definition"}), ("inputs", {"help": "a folder of files"}),
-        ("--local-image", {"help": "a local image that gets the definition's name for it first"}),
+        ("definition", {"help": "hello-gbdx's definition"}), ("inputs", {"help": "a folder of files"}), LOCAL_IMAGE,
     ], "demo hello-gbdx/hello-gbdx_definition.json hello-gbdx/test_inputs/data_in"),
 }  # fmt: skip
 FIRST_STEPS = """In this order:
@@ -340,7 +309,7 @@ def main(arguments: list[str] | None = None) -> int:
     """One command; 0 when it did what was asked, 1 when a workflow failed, 2 when it was refused."""
     options = arguments_parser().parse_args(arguments)
     try:
-        return int(options.function(options))
+        return int(options.function(options) or 0)
     except (BotoCoreError, S3Error) as error:
         print(f"object storage: {error}", file=sys.stderr)
     except (ClientError, StorageError, OSError) as error:
