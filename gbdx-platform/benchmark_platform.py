@@ -21,7 +21,7 @@ from typing import Any
 
 import sqlalchemy as sql
 from gbdx_platform import containers, demo
-from gbdx_platform.client import API, Client
+from gbdx_platform.client import API, ENDED, Client, events_of
 from gbdx_platform.database import WORKFLOW_TASKS, WORKFLOWS, Store, new_id
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -102,8 +102,7 @@ def task(name: str, data: str | None = None, **more: Any) -> dict[str, Any]:
 
 def run_workflow(client: Client, *tasks: dict[str, Any]) -> None:
     """A workflow from its launch to its end."""
-    request = {"name": "bench", "tasks": tasks}
-    workflow = client.ask("POST", f"{API}/workflows", request).json()["id"]
+    workflow = client.launch({"name": "bench", "tasks": tasks})
     while (found := client.look(f"{API}/workflows/{workflow}"))["state"]["state"] != "complete":
         time.sleep(0.05)  # each look costs the service some milliseconds
     assert found["state"]["event"] == "succeeded", found
@@ -112,14 +111,13 @@ def run_workflow(client: Client, *tasks: dict[str, Any]) -> None:
 def run_batch(client: Client, data: str, pid: int) -> float:
     """A batch of ITEMS; returns the most memory that the service had."""
     values = [{"name": "n", "values": [str(number) for number in range(ITEMS)]}]
-    request = {"name": "bench", "tasks": [task("item", data, batch=True)], "batch_values": values}
-    batch = client.ask("POST", f"{API}/batch_workflows", request).json()["batch_workflow_id"]
-    most, states = 0.0, {"pending"}
-    while states & {"pending", "running"}:
+    batch = client.launch({"name": "bench", "tasks": [task("item", data, batch=True)], "batch_values": values})
+    most, events = 0.0, {"pending"}
+    while not events <= ENDED:
         time.sleep(0.2)
         most = max(most, memory(pid))
-        states = {one["state"] for one in client.look(f"{API}/batch_workflows/{batch}")["workflows"]}
-    assert states == {"succeeded"}, states
+        events = events_of(client.look(f"{API}/batch_workflows/{batch}"))
+    assert events == {"succeeded"}, events
     return most
 
 
@@ -141,12 +139,12 @@ def fill(store: Store, number: int) -> None:
 
 def start(**environment: str) -> tuple[float, float]:
     """Seconds from the command until the service listens, in a new folder of state; and its CPU seconds."""
-    with tempfile.TemporaryDirectory() as folder:
-        begun = time.perf_counter()
-        process = demo.start(Path(folder), subprocess.DEVNULL, **environment)
-        took = time.perf_counter() - begun, cpu(process.pid)
-        demo.stop(process)
-    return took
+    begun = time.perf_counter()
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        demo.service(Path(folder), subprocess.DEVNULL, **environment) as process,
+    ):
+        return time.perf_counter() - begun, cpu(process.pid)
 
 
 def measure_start() -> None:
@@ -211,21 +209,20 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder, state = Path(name), Path(name, "state")
         state.mkdir(mode=0o700)
-        process = demo.start(state, subprocess.DEVNULL)
+        quiet([containers.engine(), "tag", SOURCE, IMAGE])
         try:
-            client = Client(str(state))
-            quiet([containers.engine(), "tag", SOURCE, IMAGE])
-            client.ask("POST", f"{API}/tasks", DEFINITION)
-            for number in ("hand", *range(ITEMS)):
-                (folder / str(number)).mkdir()
-            data = client.upload(ROOT / "hello-gbdx" / "test_inputs" / "data_in", "bench/data_in")
-            measure_tasks(client, data, folder, process.pid)
-            took = seconds(lambda: register(client, 50))
-            table(("registrations", "a second"), ("50, one after the other", 50 / took))
-            measure_batch(client, data, folder, process.pid)
-            measure_database(client, data, Store(f"sqlite:///{state / 'platform.sqlite'}"))
+            with demo.service(state, subprocess.DEVNULL) as process:
+                client = Client(str(state))
+                client.ask("POST", f"{API}/tasks", DEFINITION)
+                for number in ("hand", *range(ITEMS)):
+                    (folder / str(number)).mkdir()
+                data = client.upload(ROOT / "hello-gbdx" / "test_inputs" / "data_in", "bench/data_in")
+                measure_tasks(client, data, folder, process.pid)
+                took = seconds(lambda: register(client, 50))
+                table(("registrations", "a second"), ("50, one after the other", 50 / took))
+                measure_batch(client, data, folder, process.pid)
+                measure_database(client, data, Store(f"sqlite:///{state / 'platform.sqlite'}"))
         finally:
-            demo.stop(process)
             containers.call("rmi", IMAGE)
     print(f"load at the end: {os.getloadavg()[0]:.1f}")
 
