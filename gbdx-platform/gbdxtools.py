@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gbdx_platform.client import API, ENDED, Client, events_of
+from gbdx_platform.client import ENDED, Client, at, events_of
 
 
 @dataclass
@@ -169,23 +169,23 @@ class TaskRegistry:
     def register(self, task_json: Any = None, json_filename: str | None = None) -> str:
         """Registers a definition, or the one in a file."""
         definition = json.loads(Path(json_filename).read_text("utf-8")) if json_filename else task_json
-        return self.ask("POST", f"{API}/tasks", definition).text
+        return self.ask("POST", at("tasks"), definition).text
 
     def list(self) -> Any:
         """Names of tasks."""
-        return self.ask("GET", f"{API}/tasks").json()["tasks"]
+        return self.ask("GET", at("tasks")).json()["tasks"]
 
     def get_definition(self, task: str) -> Any:
         """A definition."""
-        return self.ask("GET", f"{API}/tasks/{task}").json()
+        return self.ask("GET", at("tasks", task)).json()
 
     def update(self, task: str, definition: Any) -> Any:
         """Replaces a version's definition."""
-        return self.ask("PUT", f"{API}/tasks/{task}", definition).json()
+        return self.ask("PUT", at("tasks", task), definition).json()
 
     def delete(self, task: str) -> str:
         """Deletes a task."""
-        return self.ask("DELETE", f"{API}/tasks/{task}").text
+        return self.ask("DELETE", at("tasks", task)).text
 
 
 class Workflows:
@@ -197,7 +197,7 @@ class Workflows:
 
     def get(self, workflow: str) -> Any:
         """The workflow object."""
-        return self.ask("GET", f"{API}/workflows/{workflow}").json()
+        return self.ask("GET", at("workflows", workflow)).json()
 
     def status(self, workflow: str) -> Any:
         """`{"state": ..., "event": ...}`."""
@@ -205,27 +205,27 @@ class Workflows:
 
     def batch_workflow_status(self, batch: str) -> Any:
         """The batch object."""
-        return self.ask("GET", f"{API}/batch_workflows/{batch}").json()
+        return self.ask("GET", at("batch_workflows", batch)).json()
 
     def events(self, workflow: str) -> Any:
         """What happened to its tasks."""
-        return self.ask("GET", f"{API}/workflows/{workflow}/events").json()["Events"]
+        return self.ask("GET", at("workflows", workflow, "events")).json()["Events"]
 
     def cancel(self, workflow: str) -> None:
         """Cancels a workflow."""
-        self.ask("POST", f"{API}/workflows/{workflow}/cancel")
+        self.ask("POST", at("workflows", workflow, "cancel"))
 
     def batch_workflow_cancel(self, batch: str) -> None:
         """Cancels a batch."""
-        self.ask("POST", f"{API}/batch_workflows/{batch}/cancel")
+        self.ask("POST", at("batch_workflows", batch, "cancel"))
 
     def get_stdout(self, workflow: str, task: str) -> str:
         """What a task printed."""
-        return self.ask("GET", f"{API}/workflows/{workflow}/tasks/{task}/stdout").text
+        return self.ask("GET", at("workflows", workflow, "tasks", task, "stdout")).text
 
     def get_stderr(self, workflow: str, task: str) -> str:
         """What a task printed as errors."""
-        return self.ask("GET", f"{API}/workflows/{workflow}/tasks/{task}/stderr").text
+        return self.ask("GET", at("workflows", workflow, "tasks", task, "stderr")).text
 
 
 class S3:

@@ -7,6 +7,7 @@ import sys
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 
@@ -18,6 +19,11 @@ API = "/workflows/v1"
 # A broken upload goes on when it is asked for again within this time.
 UNFINISHED = timedelta(days=7)
 ENDED = {"succeeded", "failed", "timedout", "canceled"}
+
+
+def at(*parts: str) -> str:
+    """An address of the interface below its root; each part may hold anything."""
+    return "/".join([API, *(quote(part, safe="") for part in parts)])
 
 
 def events_of(found: dict[str, Any]) -> set[str]:
@@ -39,12 +45,13 @@ class Client:
     def __init__(self, state: str | None = None) -> None:
         known = read_credentials(state_folder(state))
         self.known = known
-        url = os.environ.get("GBDX_URL") or known.get("url")
+        url = (os.environ.get("GBDX_URL") or known.get("url") or "").rstrip("/")
         # The token that `serve` left is for that service alone.
         self.token = os.environ.get("GBDX_TOKEN") or (known.get("token") if url == known.get("url") else None)
         if not url or not self.token:
             raise ClientError(
-                "service: expected one that was started with `gbdx-platform serve`, or GBDX_URL and GBDX_TOKEN"
+                "service: expected one that was started with `gbdx-platform serve`, or GBDX_URL and GBDX_TOKEN, "
+                f"found {f'no token for {url}' if url else 'neither'}"
             )
         self.http = httpx.Client(base_url=url, headers={"Authorization": f"Bearer {self.token}"}, timeout=120)
 
@@ -60,9 +67,10 @@ class Client:
             raise ClientError(f"service: expected an answer at {self.http.base_url}, found {error}") from None
         if answer.is_success:
             return answer
-        found: Any = answer.json() if "json" in answer.headers.get("content-type", "") else {"message": answer.text}
-        errors = found.get("errors") or []
-        lines = [f"{one['key']}: expected {one['expected']}, found {one['found']}" for one in errors]
+        if "json" not in answer.headers.get("content-type", ""):
+            raise ClientError(f"service: expected its interface at {answer.url}, found {answer.status_code}")
+        found = answer.json()
+        lines = [f"{one['key']}: expected {one['expected']}, found {one['found']}" for one in found.get("errors") or []]
         raise ClientError("\n".join(lines) or str(found.get("message")), answer.status_code)
 
     def look(self, path: str) -> Any:
@@ -78,7 +86,7 @@ class Client:
         """Launches a workflow, or a batch when the request has its values; returns its id."""
         batch = isinstance(request, dict) and request.get("batch_values")
         kind, key = ("batch_workflows", "batch_workflow_id") if batch else ("workflows", "id")
-        return str(self.ask("POST", f"{API}/{kind}", request).json()[key])
+        return str(self.ask("POST", at(kind), request).json()[key])
 
     def workflow_or_batch(self, identifier: str) -> Any:
         """The workflow object, or the batch object, that has an id.
@@ -87,7 +95,7 @@ class Client:
             ClientError: none has.
         """
         for kind in ("workflows", "batch_workflows"):
-            if found := self.look(f"{API}/{kind}/{identifier}"):
+            if found := self.look(at(kind, identifier)):
                 return found
         raise ClientError(f"{identifier}: expected the id of a workflow or a batch of yours, found none that has it")
 
@@ -110,16 +118,20 @@ class Client:
 
     def upload(self, source: Path, below: str) -> str:
         """Uploads a folder, or one file, below the account's prefix; returns its URL."""
+        if source.is_file() and below.endswith("/"):
+            below += source.name
         storage, prefix = self.storage()
-        safe_relative(below)
         transfers.abort_unfinished(storage.client, storage.bucket, f"{prefix}/", UNFINISHED)
+        key = f"{prefix}/{safe_relative(below.strip('/'))}"
         if source.is_file():
-            storage.put(source, f"{prefix}/{below}")
-        elif storage.keep(source, f"{prefix}/{below}") == 0:
+            storage.put(source, key)
+        elif storage.keep(source, key) == 0:
             raise ClientError(f"{source}: expected a file, or a folder with files in it, found none")
-        return f"s3://{storage.bucket}/{prefix}/{below}"
+        return f"s3://{storage.bucket}/{key}"
 
     def download(self, below: str, folder: Path) -> int:
         """Fetches what lies below the account's prefix; returns the number of files."""
+        if folder.exists() and not folder.is_dir():
+            raise ClientError(f"{folder}: expected a folder, found a file")
         storage, prefix = self.storage()
         return storage.fetch(f"s3://{storage.bucket}/{prefix}/{safe_relative(below.strip('/'))}", prefix, folder)

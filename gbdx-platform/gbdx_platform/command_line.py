@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shlex
 import sys
 import time
@@ -16,7 +17,7 @@ from botocore.exceptions import BotoCoreError
 from botocore.exceptions import ClientError as S3Error
 
 from gbdx_platform import __version__
-from gbdx_platform.client import API, ENDED, Client, ClientError, events_of
+from gbdx_platform.client import ENDED, Client, ClientError, at, events_of
 from gbdx_platform.settings import load
 from gbdx_platform.storage import StorageError
 
@@ -27,8 +28,9 @@ def read_json(path: str) -> Any:
     """The JSON of a file, `-` for standard input."""
     try:
         return json.loads(sys.stdin.read() if path == "-" else Path(path).read_text("utf-8"))
-    except FileNotFoundError:
-        raise ClientError(f"{path}: expected a file, found none") from None
+    except OSError as error:
+        found = "none" if isinstance(error, FileNotFoundError) else error.strerror
+        raise ClientError(f"{path}: expected a file, found {found}") from None
     except ValueError as error:
         raise ClientError(f"{path}: expected JSON, found {error}") from None
 
@@ -51,6 +53,8 @@ def serve(options: argparse.Namespace) -> None:
     """Starts the service."""
     from gbdx_platform import service
 
+    for path in filter(None, (options.certificate, options.key)):
+        Path(path).read_bytes()  # its error names the file, which TLS's own does not
     settings = load(
         options.state, host=options.host, port=options.port, engine=options.engine,
         engine_arguments=tuple(options.engine_argument) or None,
@@ -84,7 +88,7 @@ def register(options: argparse.Namespace) -> None:
     client = Client(options.state)
     if options.local_image:
         name_image(client, definition, options.local_image)
-    print(client.ask("POST", f"{API}/tasks", definition).text)
+    print(client.ask("POST", at("tasks"), definition).text)
 
 
 def name_image(client: Client, definition: Any, local: str) -> None:
@@ -96,7 +100,7 @@ def name_image(client: Client, definition: Any, local: str) -> None:
         wanted = definition["containerDescriptors"][0]["properties"]["image"]
     except (KeyError, IndexError, TypeError):
         return  # the service says what is missing
-    if client.look(f"{API}/tasks/{task_type}"):
+    if client.look(at("tasks", task_type)):
         raise ClientError(f"task {task_type!r} is registered already: raise the definition's version")
     done = containers.call("tag", local, wanted)
     if done.returncode:
@@ -105,17 +109,18 @@ def name_image(client: Client, definition: Any, local: str) -> None:
 
 def list_tasks(options: argparse.Namespace) -> None:
     """Lists the tasks."""
-    print("\n".join(Client(options.state).ask("GET", f"{API}/tasks").json()["tasks"]))
+    for name in Client(options.state).ask("GET", at("tasks")).json()["tasks"]:
+        print(name)
 
 
 def describe(options: argparse.Namespace) -> None:
     """Shows a definition."""
-    show(Client(options.state).ask("GET", f"{API}/tasks/{options.task}").json())
+    show(Client(options.state).ask("GET", at("tasks", options.task)).json())
 
 
 def delete(options: argparse.Namespace) -> None:
     """Deletes a task."""
-    print(Client(options.state).ask("DELETE", f"{API}/tasks/{options.task}").text)
+    print(Client(options.state).ask("DELETE", at("tasks", options.task)).text)
 
 
 def launch(options: argparse.Namespace) -> int:
@@ -158,33 +163,41 @@ def watch(client: Client, identifier: str, patient: bool) -> int:
             live.update(table(found), refresh=True)
             events = events_of(found)
             if not patient or events <= ENDED:
-                return int(patient and events != {"succeeded"})
+                break
             time.sleep(0.25)
+    if not live.console.is_terminal:
+        print()  # where rich leaves the last line open
+    return int(patient and events != {"succeeded"})
 
 
 def logs(options: argparse.Namespace) -> None:
     """Prints what a workflow's tasks printed, or one of them."""
     client = Client(options.state)
-    found = client.ask("GET", f"{API}/workflows/{options.workflow}").json()
-    for task in found["tasks"]:
-        if options.task in (None, task["name"], task["id"]):
-            for stream in ("stdout", "stderr"):
-                text = client.ask("GET", f"{API}/workflows/{options.workflow}/tasks/{task['id']}/{stream}").text
-                print(f"--- {task['name']} {stream}\n{text}")
+    found = client.workflow_or_batch(options.workflow)
+    if "workflows" in found:
+        raise ClientError(f"{options.workflow}: expected a workflow, found a batch; `status` lists its workflows")
+    tasks = [task for task in found["tasks"] if options.task in (None, task["name"], task["id"])]
+    if not tasks:
+        names = ", ".join(task["name"] for task in found["tasks"])
+        raise ClientError(f"{options.task}: expected a task of the workflow ({names}), found none of that name")
+    for task in tasks:
+        for stream in ("stdout", "stderr"):
+            text = client.ask("GET", at("workflows", options.workflow, "tasks", task["id"], stream)).text
+            print(f"--- {task['name']} {stream}\n{text}")
 
 
 def cancel(options: argparse.Namespace) -> None:
     """Cancels a workflow, or all of a batch."""
     client = Client(options.state)
     kind = "batch_workflows" if "workflows" in client.workflow_or_batch(options.workflow) else "workflows"
-    client.ask("POST", f"{API}/{kind}/{options.workflow}/cancel")
+    client.ask("POST", at(kind, options.workflow, "cancel"))
     print(f"{options.workflow}: canceling what has not ended")
 
 
 def export(options: argparse.Namespace) -> None:
     """Prints a task, or a workflow by its id, in another format."""
     kind = "workflows" if options.name.isdigit() and len(options.name) == 19 else "tasks"
-    show(Client(options.state).ask("GET", f"{API}/{kind}/{options.name}", format=options.format).json())
+    show(Client(options.state).ask("GET", at(kind, options.name), format=options.format).json())
 
 
 def upload(options: argparse.Namespace) -> None:
@@ -309,13 +322,18 @@ def main(arguments: list[str] | None = None) -> int:
     """One command; 0 when it did what was asked, 1 when a workflow failed, 2 when it was refused."""
     options = arguments_parser().parse_args(arguments)
     try:
-        return int(options.function(options) or 0)
+        code = int(options.function(options) or 0)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # the reader, `head` for one, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except (BotoCoreError, S3Error) as error:
         print(f"object storage: {error}", file=sys.stderr)
     except (ClientError, StorageError, OSError) as error:
         print(error, file=sys.stderr)
     except KeyboardInterrupt:
-        return 130
+        return 130  # what was launched goes on
     return 2
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 from gbdx_platform.command_line import COMMANDS, arguments_parser
 from gbdx_platform.settings import read_credentials
-from live_service import API, ROOT, Service, Session, definition, port, script, states, task
+from live_service import API, ROOT, Service, Session, definition, port, script, states, task, wait_until
 
 
 def test_the_command_line_goes_the_whole_way(service: Service, session: Session, fresh: str, tmp_path: Path) -> None:
@@ -120,9 +121,13 @@ def test_a_workflow_and_a_batch_are_canceled(service: Service, session: Session,
             "123: expected the id of a workflow or a batch of yours, found none that has it",
         ),
         (["cancel", "123"], "123: expected the id of a workflow or a batch of yours, found none that has it"),
-        (["logs", "123"], "workflow '123' is not there"),
+        (["status", "../tasks"], "../tasks: expected the id of a workflow or a batch of yours, found none that has it"),
+        (["describe", ""], "/workflows/v1/tasks/, found 307"),
+        (["logs", "123"], "123: expected the id of a workflow or a batch of yours, found none that has it"),
         (["export", "ghost"], "task 'ghost' is not registered"),
         (["launch", "missing.json"], "missing.json: expected a file, found none"),
+        (["launch", "ci"], "ci: expected a file, found Is a directory"),
+        (["serve", "--certificate", "missing.pem"], "No such file or directory: 'missing.pem'"),
         (
             ["register", "pyproject.toml"],
             "pyproject.toml: expected JSON, found Expecting value: line 1 column 1 (char 0)",
@@ -133,6 +138,7 @@ def test_a_workflow_and_a_batch_are_canceled(service: Service, session: Session,
             "key '../other': expected a relative path without '..', found one that leaves its",
         ),
         (["download", "nothing/here", "never"], "nothing/here': expected at least one object there, found none"),
+        (["download", "nothing/here", "README.md"], "README.md: expected a folder, found a file"),
         (["download", "../alice", "never"], "key '../alice': expected a relative path without '..', found one that"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -156,11 +162,69 @@ def elsewhere(service: Service, **environment: str) -> str:
 
 def test_a_service_that_is_away_a_wrong_token_and_none_at_all_are_sentences(service: Service, tmp_path: Path) -> None:
     nowhere, own = "http://127.0.0.1:9", read_credentials(service.state)["url"]
-    needed = "service: expected one that was started with `gbdx-platform serve`, or GBDX_URL and GBDX_TOKEN"
+    needed = "service: expected one that was started with `gbdx-platform serve`, or GBDX_URL and GBDX_TOKEN, found "
     found = elsewhere(service, GBDX_URL=nowhere, GBDX_TOKEN="x")
     assert found == f"service: expected an answer at {nowhere}, found [Errno 111] Connection refused"
     assert elsewhere(service, GBDX_URL=own, GBDX_TOKEN="x") == "expected a valid bearer token, found none"
-    assert elsewhere(service, GBDX_URL=nowhere) == needed
+    assert elsewhere(service, GBDX_URL=nowhere) == f"{needed}no token for {nowhere}"
+    assert elsewhere(Service(tmp_path)) == f"{needed}neither"
+
+
+def test_a_slash_at_the_end_of_an_address_changes_nothing(service: Service) -> None:
+    own = read_credentials(service.state)["url"]
+    line = service.command_line("list")
+    done = subprocess.run(line, env={**service.environment, "GBDX_URL": f"{own}/"}, capture_output=True, check=False)
+    assert done.returncode == 0
+
+
+def test_an_upload_to_a_name_that_ends_with_a_slash_lies_in_that_folder(
+    service: Service, session: Session, fresh: str, tmp_path: Path
+) -> None:
+    (tmp_path / "a b.txt").write_text("a")
+    url = f"s3://{session.bucket}/{session.prefix}/{fresh}"
+    assert service.command("upload", str(tmp_path), f"{fresh}/folder/").stdout == f"{url}/folder\n"
+    assert service.command("upload", str(tmp_path / "a b.txt"), f"{fresh}/file/").stdout == f"{url}/file/a b.txt\n"
+    assert session.names(fresh) == ["file/a b.txt", "folder/a b.txt"]
+
+
+def test_logs_of_a_batch_and_of_no_task_of_the_workflow_are_sentences(
+    service: Service, echo: str, tmp_path: Path
+) -> None:
+    lists = [{"name": "text", "values": ["a"]}]
+    batch = service.command("launch", workflow_file(tmp_path, echo, "{{text}}", batch_values=lists)).stdout.strip()
+    said = service.command("logs", batch, check=False).stderr
+    assert said == f"{batch}: expected a workflow, found a batch; `status` lists its workflows\n"
+    workflow = service.command("launch", workflow_file(tmp_path, echo, "a"), "--watch").stdout.split()[0]
+    said = service.command("logs", workflow, "two", check=False).stderr
+    assert said == "two: expected a task of the workflow (one), found none of that name\n"
+
+
+def test_a_reader_that_has_enough_is_no_error(service: Service, echo: str, tmp_path: Path) -> None:
+    # `true` ends before anything is printed.
+    line = ["bash", "-c", '"$@" | true; exit "${PIPESTATUS[0]}"', "bash", *service.command_line("describe", echo)]
+    done = subprocess.run(line, env=service.environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_a_watch_that_is_interrupted_leaves_the_workflow_running(
+    service: Service, session: Session, echo: str, tmp_path: Path
+) -> None:
+    # In the background of a shell, SIGINT comes ignored.
+    line = [
+        "env",
+        "--default-signal=INT",
+        *service.command_line("launch", workflow_file(tmp_path, echo, "wait"), "--watch"),
+    ]
+    process = subprocess.Popen(line, env=service.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout
+    workflow = process.stdout.readline().strip()
+    wait_until(lambda: states(session.http.get(f"{API}/workflows/{workflow}").json()) == {"one": "running/started"})
+    process.send_signal(signal.SIGINT)
+    rest, said = process.communicate(timeout=60)
+    assert (process.returncode, said) == (130, "")
+    assert workflow in rest
+    assert states(session.http.get(f"{API}/workflows/{workflow}").json()) == {"one": "running/started"}
+    service.command("cancel", workflow)
 
 
 def test_every_command_says_what_it_does_and_gives_an_example_that_it_takes() -> None:
