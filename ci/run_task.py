@@ -32,19 +32,9 @@ from typing import Any
 
 import build_images
 from card_options import asked_device, card_problem
+from hardened_container import CONTAINER_UID, default_memory, give, over_disk
 from image_graph import ROOT, GraphError, image_name, task_folders
-from task_container import (
-    CONTAINER_UID,
-    Run,
-    container_command,
-    give,
-    lay_out,
-    open_up,
-    over_disk,
-    physical_memory,
-    run_container,
-    user,
-)
+from task_container import Run, container_command, lay_out, open_up, run_container, user
 from task_inputs import RefusedError, prepare, read_definition, unreadable
 from task_verdict import EXIT_CODES, BrokenContractError, Verdict, check_outputs, judge, printable, read_status
 
@@ -158,7 +148,7 @@ def decide(run: Run, work: Path, account: dict[str, Any], stopped: Verdict | Non
         return stopped or Verdict("over limit", full), warnings
     verdict = judge(account["exit_code"], str(work / "status.json"), problems)
     if account["out_of_memory"]:
-        limit = f"the limit of {(run.options.memory or physical_memory() * 3 // 4) >> 20} MB (MEMORY)"
+        limit = f"the limit of {(run.options.memory or default_memory()) >> 20} MB (MEMORY)"
         if verdict.state != "success":
             return Verdict("over limit", f"out of memory, over {limit}"), warnings
         # One of its children was killed, and the task coped.

@@ -28,6 +28,7 @@ from cwltool.workflow import default_make_tool
 from gbdx_platform import containers
 from gbdx_platform.cwl_tool import STATUS, is_string, output_ports, port_ids, wants_gpu
 from gbdx_platform.cwl_workflow import Step
+from gbdx_platform.hardened_container import Guard, account_of, give, mount
 from gbdx_platform.recovery import remove_folder
 from gbdx_platform.settings import Settings
 from gbdx_platform.task_verdict import Verdict
@@ -82,8 +83,8 @@ class TaskJob(DockerCommandLineJob):
 
     def one_run(self, context: RuntimeContext, watch: Watch, step: Step) -> Verdict:
         """The container from its start to its end, and the verdict on it."""
-        if watch.canceled():
-            return Verdict("canceled", "canceled by its owner")
+        if reason := watch.canceled():
+            return Verdict("canceled", reason)
         self._setup(context)
         name = f"gbdx-{self.step_id[:40].lower().strip('._-') or 'task'}-{secrets.token_hex(6)}"
         command = [
@@ -92,17 +93,19 @@ class TaskJob(DockerCommandLineJob):
         ]
         logs = watch.logs / self.step_id
         logs.mkdir(parents=True, exist_ok=True)
-        guard = containers.Guard(name, step.timeout, self.outdir, watch.canceled)
+        stop = [containers.engine(), "stop", "--time", str(containers.GRACE), name]
+        guard = Guard(stop, step.timeout, self.outdir, containers.limits().disk, watch.canceled)
         watch.started(step.name, name)
         guard.start()
         try:
             run_client(command, logs)
-            account = containers.account_of(name)
+            account = account_of(containers.engine(), name)
         finally:
             guard.finished.set()
-            containers.remove(name)
+            # In the background, as nobody waits for it.
+            threading.Thread(target=containers.remove, args=(name,), daemon=True).start()
         guard.join()
-        return end_of(step, account, guard.verdict, Path(self.outdir), logs)
+        return end_of(step, account, guard.stopped, Path(self.outdir), logs)
 
     def mounts(self, context: RuntimeContext) -> list[str]:
         """Bind mounts: the work folder, laid out by cwltool, and the input directories read-only below it."""
@@ -110,15 +113,16 @@ class TaskJob(DockerCommandLineJob):
         volumes: list[str] = []
         self.add_volumes(self.generatemapper, volumes, context.tmpdir_prefix, None, True)
         (Path(self.outdir) / "output").mkdir()
-        give(Path(self.outdir))
-        return [*containers.mount(os.path.realpath(self.outdir), self.builder.outdir, False), *volumes]
+        if os.getuid() == 0:
+            give(Path(self.outdir), *containers.user())
+        return [*mount(self.outdir, self.builder.outdir, False), *volumes]
 
     @staticmethod
     def append_volume(
         runtime: list[str], source: str, target: str, writable: bool = False, skip_mkdirs: bool = False
     ) -> None:
         """One bind mount, in the engine's spelling that takes any path."""
-        runtime.extend(containers.mount(os.path.realpath(source), target, not writable))
+        runtime.extend(mount(source, target, not writable))
 
     def outputs_of(self, watch: Watch, step: Step, verdict: Verdict) -> dict[str, Any]:
         """Reports the end, and returns the CWL outputs: nothing but the state, when it was no success."""
@@ -168,15 +172,6 @@ def copy_log(stream: IO[bytes], path: Path) -> None:
         while block := os.read(stream.fileno(), 65536):
             file.write(block[:left])
             left = max(left - len(block), 0)
-
-
-def give(folder: Path) -> None:
-    """Makes the container's user the owner of a work folder that root has laid out."""
-    if os.getuid():
-        return
-    uid, gid = containers.user()
-    for path in (folder, *folder.rglob("*")):
-        os.chown(path, uid, gid, follow_symlinks=False)
 
 
 def no_gpu(settings: Settings) -> str | None:

@@ -33,6 +33,7 @@ FORGET_SECONDS = 3600
 MOST_STARTS = 10
 # The state of a run in the contract's words; all else is a failure, and its name stands in the note.
 EVENTS = {"success": "succeeded", "timedout": "timedout", "canceled": "canceled"}
+CANCELED = "canceled by its owner"
 INTERRUPTED = "the service was stopped; the task starts again"
 
 
@@ -79,7 +80,7 @@ class Runner:
         self.store.write(WORKFLOWS.update().where(WORKFLOWS.c.id == workflow).values(canceling=True))
         row = self.store.workflow(workflow)
         if row and row["state"] == "pending" and workflow not in self.running:
-            self.end_unfinished(row, "canceled", "canceled by its owner")
+            self.end_unfinished(row, "canceled", CANCELED)
         if workflow not in self.running:
             self.canceled.discard(workflow)
 
@@ -130,10 +131,10 @@ class Runner:
             self.canceled.add(workflow)
         try:
             self.run(row)
-            if self.stopping.is_set() and workflow not in self.canceled:
-                self.put_back(row)
-            else:
-                self.end_unfinished(row, "canceled" if self.ended(workflow) else "", self.why_ended(workflow))
+            if workflow in self.canceled:
+                self.end_unfinished(row, "canceled", CANCELED)
+            elif not self.stopping.is_set():  # else the next start puts it back
+                self.end_unfinished(row, "", "a task that it waits for did not succeed")
         except OperationalError as error:
             complain(f"workflow {workflow}: the database can't be used, it is tried again", error)
             remove_folder(self.settings.state / "runs" / workflow / "inputs")  # which may be what fills the disk
@@ -221,13 +222,11 @@ class Runner:
 
         return toil_engine
 
-    def ended(self, workflow: str) -> bool:
-        """Whether somebody wants this workflow to end."""
-        return self.stopping.is_set() or workflow in self.canceled
-
-    def why_ended(self, workflow: str) -> str:
-        """The note for tasks that didn't start."""
-        return "canceled by its owner" if workflow in self.canceled else "a task that it waits for did not succeed"
+    def ended(self, workflow: str) -> str:
+        """Why this workflow is to end, empty as long as nobody wants it to."""
+        if workflow in self.canceled:
+            return CANCELED
+        return "the service was stopped" if self.stopping.is_set() else ""
 
     def prepare(self, row: Row, tasks: dict[str, Row], plan: cwl_workflow.Plan, folder: Path) -> dict[str, str]:
         """Checks images and GPUs, fetches the inputs; returns the notes of the tasks that can't start."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,6 +13,7 @@ from typing import Any
 from gbdx_platform import containers
 from gbdx_platform.cwl_tool import is_string, output_ports
 from gbdx_platform.cwl_workflow import Plan, Step
+from gbdx_platform.hardened_container import over_disk
 from gbdx_platform.task_verdict import BrokenContractError, Verdict, check_outputs, judge, read_json_object
 
 
@@ -20,11 +23,12 @@ class Watch:
 
     started: (task name, container name) -> None
     finished: (task name, verdict, work folder or None, string outputs) -> verdict
+    canceled: () -> why the run is to end, empty as long as it is not
     """
 
     started: Callable[[str, str], None]
     finished: Callable[[str, Verdict, Path | None, dict[str, Any]], Verdict]
-    canceled: Callable[[], bool]
+    canceled: Callable[[], str]
     slots: threading.Semaphore
     service: str
     plan: Plan
@@ -51,19 +55,21 @@ def string_outputs(step: Step, work: Path) -> dict[str, Any]:
     }
 
 
-def end_of(step: Step, account: dict[str, Any] | None, stopped: Verdict | None, work: Path, logs: Path) -> Verdict:
+def end_of(
+    step: Step, account: subprocess.CompletedProcess[str], stopped: tuple[str, str] | None, work: Path, logs: Path
+) -> Verdict:
     """The verdict of a run, in the order of the local worker: stopped, out of memory, judged."""
-    if account is None or account["error"] or account["running"]:
-        if stopped:
-            return stopped
-        said = (account or {}).get("error") or (logs / "stderr.txt").read_text("utf-8", "replace").strip()[-300:]
+    if stopped:
+        return Verdict(*stopped)
+    # The engine has no account of a container that it could not make.
+    end: dict[str, Any] = json.loads(account.stdout) if account.returncode == 0 else {"error": "", "running": True}
+    if end["error"] or end["running"]:
+        said = end["error"] or (logs / "stderr.txt").read_text("utf-8", "replace").strip()[-300:]
         return Verdict("failed", f"the engine could not run {step.image[:19]}: {said or 'its client ended too early'}")
-    verdict = work_verdict(step, account["exit_code"], work)
+    verdict, limits = work_verdict(step, end["exit_code"], work), containers.limits()
     # The guard looks at times: a quick task may be over the limit and gone before that, or fail on a full disk.
-    full = containers.over_disk(str(work)) if containers.limits().disk or verdict.state != "success" else ""
-    if stopped or full:
-        return stopped or Verdict("over limit", full)
-    if account["out_of_memory"] and verdict.state != "success":
-        limit = containers.limits().memory >> 20
-        return Verdict("over limit", f"out of memory, over the limit of {limit} MB (MEMORY)")
+    if (limits.disk or verdict.state != "success") and (full := over_disk(work, limits.disk)):
+        return Verdict("over limit", full)
+    if end["out_of_memory"] and verdict.state != "success":
+        return Verdict("over limit", f"out of memory, over the limit of {limits.memory >> 20} MB (MEMORY)")
     return verdict

@@ -35,8 +35,8 @@ def test_the_demo_ends_with_the_message_and_leaves_nothing(hello_image: str, tmp
     assert [command for command in commands if str(tmp_path).encode() in command] == []
 
 
-def test_the_package_ships_the_repositorys_own_schema_and_verdict() -> None:
-    for name in ("task_definition.py", "task_definition.schema.json", "task_verdict.py"):
+def test_the_package_ships_the_repositorys_own_schema_container_and_verdict() -> None:
+    for name in ("hardened_container.py", "task_definition.py", "task_definition.schema.json", "task_verdict.py"):
         assert (PLATFORM / "gbdx_platform" / name).read_bytes() == (ROOT / "ci" / name).read_bytes()
 
 

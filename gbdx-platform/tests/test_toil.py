@@ -163,7 +163,7 @@ def watching(folder: Path, told: list[Any]) -> Watch:
         return verdict
 
     begun = lambda name, container: told.append((name, "begun"))  # noqa: E731
-    return Watch(begun, finished, lambda: False, threading.Semaphore(), "", plan(steps), folder, folder / "logs")
+    return Watch(begun, finished, lambda: "", threading.Semaphore(), "", plan(steps), folder, folder / "logs")
 
 
 def test_a_task_is_running_and_then_judged_by_the_folder_that_it_leaves(tmp_path: Path) -> None:

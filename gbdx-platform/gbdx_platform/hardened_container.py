@@ -1,0 +1,1 @@
+../../ci/hardened_container.py
