@@ -70,7 +70,7 @@ class TaskJob(DockerCommandLineJob):
                 verdict = self.one_run(runtimeContext, watch, step)
             outputs = self.outputs_of(watch, step, verdict)
         except Exception as error:  # the engine, the disk: the task's note says what
-            verdict = watch.finished(step.name, Verdict("failed", f"the platform could not run it: {error}"), None, {})
+            verdict = watch.finished(step, Verdict("failed", f"the platform could not run it: {error}"), None)
             outputs = {STATUS: verdict.state}
         _, ids = port_ids(step.special)
         empty: dict[str, Any] = dict.fromkeys([*ids.values(), STATUS])
@@ -95,7 +95,7 @@ class TaskJob(DockerCommandLineJob):
         logs.mkdir(parents=True, exist_ok=True)
         stop = [containers.engine(), "stop", "--time", str(containers.GRACE), name]
         guard = Guard(stop, step.timeout, self.outdir, containers.limits().disk, watch.canceled)
-        watch.started(step.name, name)
+        watch.started(step, name)
         guard.start()
         try:
             run_client(command, logs)
@@ -127,13 +127,13 @@ class TaskJob(DockerCommandLineJob):
     def outputs_of(self, watch: Watch, step: Step, verdict: Verdict) -> dict[str, Any]:
         """Reports the end, and returns the CWL outputs: nothing but the state, when it was no success."""
         work = Path(self.outdir)
-        strings = string_outputs(step, work) if verdict.state == "success" else {}
         if verdict.state != "success":  # now, as on a disk that it filled there is no room for the database otherwise
             remove_folder(work / "output")
-        verdict = watch.finished(step.name, verdict, work, strings)
+        verdict = watch.finished(step, verdict, work)
         if verdict.state != "success":
             return {STATUS: verdict.state}
         _, ids = port_ids(step.special)
+        strings = string_outputs(step, work)
         outputs: dict[str, Any] = {STATUS: "success"}
         for port in output_ports(step.special):
             folder = work / "output" / port["name"]
@@ -192,15 +192,13 @@ def run(watch: Watch, settings: Settings) -> None:
     Raises:
         cwltool's own errors, when the document could not be run at all.
     """
-    temporary = watch.folder / "cwltool"
-    temporary.mkdir(parents=True, exist_ok=True)
     loading = LoadingContext({"construct_tool_object": make_tool, "do_validate": True, "disable_js_validation": True})
     context = RuntimeContext(
         {
             "basedir": str(watch.folder),
             "outdir": str(watch.folder / "results"),
-            "tmpdir_prefix": f"{temporary}/tmp-",
-            "tmp_outdir_prefix": f"{temporary}/out-",
+            "tmpdir_prefix": f"{watch.folder}/tmp-",
+            "tmp_outdir_prefix": f"{watch.folder}/out-",
             "compute_checksum": False,
             # Outputs of finished tasks stay for a new start, until the workflow is complete.
             "rm_tmpdir": False,

@@ -63,11 +63,8 @@ def remove_folder(folder: Path) -> None:
     subprocess.run(["rm", "-rf", "--", folder], check=False, capture_output=True)
 
 
-def remove_all_but(kept: list[Path], folder: Path) -> None:
-    """Removes what is below a folder, but for some folders in it."""
-    for path in folder.iterdir() if folder.is_dir() else ():
-        inside = [one for one in kept if one.is_relative_to(path)]
-        if not inside:
+def remove_all_but(kept: list[str], folder: Path) -> None:
+    """Empties a folder, but for what holds one of the folders that are kept."""
+    for path in folder.glob("*"):
+        if not any(Path(one).is_relative_to(path) for one in kept):
             remove_folder(path)
-        elif path not in kept:
-            remove_all_but(inside, path)

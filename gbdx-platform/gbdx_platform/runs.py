@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import sys
 import threading
 import time
@@ -22,7 +23,7 @@ from gbdx_platform.settings import Settings
 from gbdx_platform.storage import Storage, StorageError
 from gbdx_platform.task_definition import container_properties
 from gbdx_platform.task_verdict import Verdict, printable
-from gbdx_platform.verdicts import Watch
+from gbdx_platform.verdicts import Watch, string_outputs
 
 STORAGE_TRIES = 3
 LEFTOVER_SECONDS = 30
@@ -32,7 +33,7 @@ FORGET_SECONDS = 3600
 # A task that was interrupted by the end of the service is started again, unless it seems to be the cause.
 MOST_STARTS = 10
 # The state of a run in the contract's words; all else is a failure, and its name stands in the note.
-EVENTS = {"success": "succeeded", "timedout": "timedout", "canceled": "canceled"}
+EVENTS = {"success": "succeeded", "failed": "failed", "timedout": "timedout", "canceled": "canceled"}
 CANCELED = "canceled by its owner"
 INTERRUPTED = "the service was stopped; the task starts again"
 
@@ -181,7 +182,8 @@ class Runner:
         workflow, folder = row["id"], self.settings.state / "runs" / row["id"]
         tasks = {task["name"]: task for task in self.store.tasks_of(workflow)}
         names = runnable(tasks)
-        remove_all_but([Path(task["body"]["work"]) for task in tasks.values() if "work" in task["body"]], folder)
+        finished = [task["body"] for name, task in tasks.items() if name not in names]
+        remove_all_but([body["work"] for body in finished if "work" in body], folder)
         for name in names:
             if tasks[name]["event"] != "scheduled":
                 self.store.set_task(tasks[name], "pending", "scheduled", again=tasks[name]["state"] == "complete")
@@ -214,13 +216,7 @@ class Runner:
 
     def engine(self) -> Any:
         """The module of the chosen engine; cwltool takes seconds to import, so that it is loaded beside the start."""
-        if self.settings.engine == "cwltool":
-            from gbdx_platform import cwltool_engine
-
-            return cwltool_engine
-        from gbdx_platform import toil_engine
-
-        return toil_engine
+        return importlib.import_module(f"gbdx_platform.{self.settings.engine}_engine")
 
     def ended(self, workflow: str) -> str:
         """Why this workflow is to end, empty as long as nobody wants it to."""
@@ -277,23 +273,23 @@ class Runner:
         """What the engine tells, written into the database."""
         workflow = row["id"]
 
-        def started(name: str, container: str) -> None:
+        def started(step: cwl_workflow.Step, container: str) -> None:
+            task = tasks[step.name]
             # Together, so that no moment shows a running task in a workflow that waits.
             self.patiently(self.store.set_workflow, workflow, "running", "started")
-            self.patiently(self.store.set_task, tasks[name], "running", "started", started=now(), container=container)
+            self.patiently(self.store.set_task, task, "running", "started", started=now(), container=container)
 
-        def finished(name: str, verdict: Verdict, work: Path | None, strings: dict[str, Any]) -> Verdict:
+        def finished(step: cwl_workflow.Step, verdict: Verdict, work: Path | None) -> Verdict:
             if verdict.state == "canceled" and workflow not in self.canceled:
                 return verdict  # the service stops; the task stays unfinished
-            task = tasks[name]
+            task = tasks[step.name]
             if verdict.state == "success" and work:
-                verdict = self.keep(row, task, work, verdict)
+                verdict, strings = self.keep(row, task, work, verdict), string_outputs(step, work)
                 task["body"] |= {"work": str(work), "strings": strings}
                 for output in task["body"]["outputs"]:
                     output["value"] = strings.get(output["name"])
             event = EVENTS.get(verdict.state, "failed")
-            prefix = "" if verdict.state in (*EVENTS, "failed") else f"{verdict.state}: "
-            note = prefix + verdict.reason
+            note = verdict.reason if verdict.state in EVENTS else f"{verdict.state}: {verdict.reason}"
             self.patiently(self.store.set_task, task, "complete", event, note, body=task["body"])
             return verdict
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import re
 import shutil
@@ -18,7 +17,7 @@ import stat
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +41,7 @@ from gbdx_platform.cwl_tool import (
 from gbdx_platform.cwl_workflow import Step, source_of
 from gbdx_platform.settings import Settings
 from gbdx_platform.task_verdict import BrokenContractError, Verdict, judge, port_problems, printable, read_json_object
-from gbdx_platform.verdicts import Watch, string_outputs, work_verdict
+from gbdx_platform.verdicts import Watch, work_verdict
 
 STOP_SECONDS = 30
 # Stands for a workflow's id in --jobStore.
@@ -146,25 +145,30 @@ def environment() -> dict[str, str]:
 
 
 @dataclass
-class Progress:
-    """What was seen of a run.
+class Begun:
+    """A task that was seen to have begun.
 
-    begun: step id -> its work folder; since: step id -> when that was seen, as time.monotonic has it; exited: step ids;
-    told: step id -> state.
+    work: its folder; since: when that was seen, as time.monotonic has it; exited: whether its record was seen; state:
+    what became of it, empty as long as that wasn't told.
     """
 
-    begun: dict[str, Path] = field(default_factory=dict)
-    since: dict[str, float] = field(default_factory=dict)
-    exited: set[str] = field(default_factory=set)
-    told: dict[str, str] = field(default_factory=dict)
+    work: Path
+    since: float
+    exited: bool = False
+    state: str = ""
+
+    @property
+    def seconds(self) -> float:
+        """How long ago it was seen."""
+        return time.monotonic() - self.since
 
 
 def run(watch: Watch, settings: Settings) -> None:
     """Runs a plan to its end and tells the watch what became of each task."""
-    watch.folder.mkdir(parents=True, exist_ok=True)
     (watch.folder / "workflow.cwl.json").write_text(json.dumps(watch.plan.document), encoding="utf-8")
     (watch.folder / "job.json").write_text(json.dumps(watch.plan.job), encoding="utf-8")
-    line, progress = command(watch.folder, settings.engine_arguments), Progress()
+    line = command(watch.folder, settings.engine_arguments)
+    progress: dict[str, Begun] = {}
     with (watch.folder / "toil.out").open("wb") as out, (watch.folder / "toil.log").open("wb") as log:
         process = subprocess.Popen(
             line,
@@ -188,11 +192,14 @@ def run(watch: Watch, settings: Settings) -> None:
         outputs, trouble = json.loads((watch.folder / "toil.out").read_text("utf-8")), ""
     except ValueError:
         outputs, trouble = {}, last_words(watch.folder / "toil.log", process.returncode)
-    for step_id in watch.plan.steps.keys() - progress.told:
+    for step_id, step in watch.plan.steps.items():
+        begun = progress.get(step_id)
+        if begun and begun.state:
+            continue
         if trouble:
-            fail(watch, step_id, progress, trouble)
+            fail(watch, step, begun, progress, trouble)
         else:
-            finish(watch, step_id, progress.begun.get(step_id), outputs)
+            finish(watch, step_id, begun, outputs)
 
 
 def last_words(log: Path, exit_code: int) -> str:
@@ -203,7 +210,7 @@ def last_words(log: Path, exit_code: int) -> str:
     return f"Toil ended with exit code {exit_code}: {printable(errors[-1])}"
 
 
-def follow(process: subprocess.Popen[bytes], watch: Watch, progress: Progress) -> None:
+def follow(process: subprocess.Popen[bytes], watch: Watch, progress: dict[str, Begun]) -> None:
     """Until Toil ends by itself or the workflow is canceled."""
     while not watch.canceled():
         try:
@@ -232,29 +239,24 @@ def stop(process: subprocess.Popen[bytes], folder: Path) -> None:
 # --- what tasks leave in a folder that is shared with them
 
 
-def look(watch: Watch, progress: Progress) -> None:
-    """Tells the watch which tasks have begun and which have ended since the last look."""
+def look(watch: Watch, progress: dict[str, Begun]) -> None:
+    """Tells the watch which tasks have begun and which have ended since the last look. progress: by step id."""
     for path in watch.folder.glob(f"step-*/*.{STDOUT_FILE}"):
         step_id = path.name.removesuffix(f".{STDOUT_FILE}")
-        if step_id in watch.plan.steps and step_id not in progress.begun:
-            progress.begun[step_id], progress.since[step_id] = path.parent, time.monotonic()
-            watch.started(watch.plan.steps[step_id].name, "toil")
-    for step_id in progress.begun.keys() - progress.told:
-        step, work = watch.plan.steps[step_id], progress.begun[step_id]
-        link_logs(work, step_id, watch.logs / step_id)
-        # A command that had to be killed leaves no record.
-        code = TIMED_OUT if overdue(step, step_id, progress, MARGIN) else recorded_exit(work)
-        if code is None:
+        if step_id in watch.plan.steps and step_id not in progress:
+            progress[step_id] = Begun(path.parent, time.monotonic())
+            watch.started(watch.plan.steps[step_id], "toil")
+    for step_id, begun in progress.items():
+        if begun.state:
             continue
+        step = watch.plan.steps[step_id]
+        link_logs(begun.work, step_id, watch.logs / step_id)
+        # A command that had to be killed leaves no record.
+        code = TIMED_OUT if begun.seconds > step.timeout + MARGIN else recorded_exit(begun.work)
         # The record is the command's last act; by the next look its container is gone.
-        if step_id in progress.exited:
-            progress.told[step_id] = tell(watch, step, verdict_of(step, code, work), work)
-        progress.exited.add(step_id)
-
-
-def overdue(step: Step, step_id: str, progress: Progress, margin: int = 0) -> bool:
-    """Whether a task has taken longer than its timeout and so many seconds more."""
-    return time.monotonic() - progress.since.get(step_id, math.inf) > step.timeout + margin
+        if code is not None and begun.exited:
+            begun.state = watch.finished(step, verdict_of(step, code, begun.work), begun.work).state
+        begun.exited = code is not None
 
 
 def link_logs(work: Path, step_id: str, logs: Path) -> None:
@@ -292,40 +294,34 @@ def late(step: Step) -> Verdict:
     return Verdict("timedout", f"over its timeout of {step.timeout} s")
 
 
-def tell(watch: Watch, step: Step, verdict: Verdict, work: Path) -> str:
-    """Tells the watch of a task's end; returns what became of it."""
-    strings = string_outputs(step, work) if verdict.state == "success" else {}
-    return watch.finished(step.name, verdict, work, strings).state
-
-
 # --- what came back at the end
 
 
-def fail(watch: Watch, step_id: str, progress: Progress, trouble: str) -> None:
+def fail(watch: Watch, step: Step, begun: Begun | None, progress: dict[str, Begun], trouble: str) -> None:
     """Tells the failure of a task that Toil could not run, or not to its end, once it was its turn."""
-    step, names = watch.plan.steps[step_id], {step.name: step_id for step_id, step in watch.plan.steps.items()}
-    sources = [source_of(entry) for entry in step.request.get("inputs") or []]
-    if all(progress.told.get(names[source[0]]) == "success" for source in sources if source):
-        verdict = late(step) if overdue(step, step_id, progress) else Verdict("failed", trouble)
-        watch.finished(step.name, verdict, None, {})
+    succeeded = {watch.plan.steps[step_id].name for step_id, one in progress.items() if one.state == "success"}
+    sources = [source_of(entry) for entry in step.request["inputs"]]
+    if {source[0] for source in sources if source} <= succeeded:
+        overdue = begun and begun.seconds > step.timeout
+        watch.finished(step, late(step) if overdue else Verdict("failed", trouble), None)
 
 
-def finish(watch: Watch, step_id: str, work: Path | None, outputs: dict[str, Any]) -> None:
+def finish(watch: Watch, step_id: str, begun: Begun | None, outputs: dict[str, Any]) -> None:
     """Judges a task by what came back of it; a skipped one not."""
     step = watch.plan.steps[step_id]
     state, code = outputs.get(f"{step_id}.{STATUS}"), outputs.get(f"{step_id}.{EXIT_CODE}") or 0
     if state is None:
         return
-    if work:
-        tell(watch, step, late(step) if state == "timedout" else verdict_of(step, code, work), work)
-        return
-    watch.started(step.name, "toil")
-    work = watch.folder / "back" / step_id
-    problems = lay_out(step, step_id, work, watch.logs / step_id, outputs)
-    if state == "broken contract" and not problems:
-        problems = ["the declared outputs were not all there"]
-    verdict = late(step) if state == "timedout" else judge(code, str(work / "status.json"), problems)
-    tell(watch, step, verdict, work)
+    if begun:
+        work, verdict = begun.work, verdict_of(step, code, begun.work)
+    else:
+        watch.started(step, "toil")
+        work = watch.folder / "back" / step_id
+        problems = lay_out(step, step_id, work, watch.logs / step_id, outputs)
+        if state == "broken contract" and not problems:
+            problems = ["the declared outputs were not all there"]
+        verdict = judge(code, str(work / "status.json"), problems)
+    watch.finished(step, late(step) if state == "timedout" else verdict, work)
 
 
 def lay_out(step: Step, step_id: str, work: Path, logs: Path, outputs: dict[str, Any]) -> list[str]:

@@ -21,13 +21,13 @@ from gbdx_platform.task_verdict import BrokenContractError, Verdict, check_outpu
 class Watch:
     """What the service lends a run and hears from it. `finished` may return another verdict, when persisting failed.
 
-    started: (task name, container name) -> None
-    finished: (task name, verdict, work folder or None, string outputs) -> verdict
+    started: (step, container name) -> None
+    finished: (step, verdict, work folder or None) -> verdict
     canceled: () -> why the run is to end, empty as long as it is not
     """
 
-    started: Callable[[str, str], None]
-    finished: Callable[[str, Verdict, Path | None, dict[str, Any]], Verdict]
+    started: Callable[[Step, str], None]
+    finished: Callable[[Step, Verdict, Path | None], Verdict]
     canceled: Callable[[], str]
     slots: threading.Semaphore
     service: str

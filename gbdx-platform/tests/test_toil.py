@@ -158,17 +158,18 @@ def watching(folder: Path, told: list[Any]) -> Watch:
     requests = [task("a", "t"), task("b", "t", {"in": ("a:out",)})]
     steps = [Step(request["name"], given, request, "image", timeout=60, own_command=[]) for request in requests]
 
-    def finished(name: str, verdict: Verdict, work: Path | None, strings: dict[str, Any]) -> Verdict:
-        told.append((name, verdict.state, verdict.reason))
+    def finished(step: Step, verdict: Verdict, work: Path | None) -> Verdict:
+        told.append((step.name, verdict.state, verdict.reason))
         return verdict
 
-    begun = lambda name, container: told.append((name, "begun"))  # noqa: E731
+    begun = lambda step, container: told.append((step.name, "begun"))  # noqa: E731
     return Watch(begun, finished, lambda: "", threading.Semaphore(), "", plan(steps), folder, folder / "logs")
 
 
 def test_a_task_is_running_and_then_judged_by_the_folder_that_it_leaves(tmp_path: Path) -> None:
     told: list[Any] = []
-    watch, progress, work = watching(tmp_path, told), toil_engine.Progress(), tmp_path / "step-x"
+    progress: dict[str, toil_engine.Begun] = {}
+    watch, work = watching(tmp_path, told), tmp_path / "step-x"
     (work / "output").mkdir(parents=True)
     (work / "a.gbdx_stdout.txt").write_text("said")
     toil_engine.look(watch, progress)
@@ -183,11 +184,12 @@ def test_a_task_is_running_and_then_judged_by_the_folder_that_it_leaves(tmp_path
 
 def test_a_task_that_was_killed_after_its_time_leaves_no_record_and_is_timed_out(tmp_path: Path) -> None:
     told: list[Any] = []
-    watch, progress = watching(tmp_path, told), toil_engine.Progress()
+    watch = watching(tmp_path, told)
+    progress: dict[str, toil_engine.Begun] = {}
     (tmp_path / "step-x").mkdir()
     (tmp_path / "step-x" / "a.gbdx_stdout.txt").touch()
     toil_engine.look(watch, progress)
-    progress.since["a"] = time.monotonic() - 60 - 61
+    progress["a"].since = time.monotonic() - 60 - 61
     toil_engine.look(watch, progress)
     toil_engine.look(watch, progress)
     assert told == [("a", "begun"), ("a", "timedout", "over its timeout of 60 s")]
@@ -195,7 +197,7 @@ def test_a_task_that_was_killed_after_its_time_leaves_no_record_and_is_timed_out
 
 def test_what_toil_could_not_run_has_failed_and_what_waits_for_it_has_not(tmp_path: Path) -> None:
     told: list[Any] = []
-    watch, progress = watching(tmp_path, told), toil_engine.Progress()
-    for step_id in ("a", "b"):
-        toil_engine.fail(watch, step_id, progress, "no card")
+    watch = watching(tmp_path, told)
+    for step in watch.plan.steps.values():
+        toil_engine.fail(watch, step, None, {}, "no card")
     assert told == [("a", "failed", "no card")]
