@@ -7,14 +7,15 @@ task is data, not an error of the engine: every exit code is a success to CWL, e
 
 from __future__ import annotations
 
-import copy
 import glob
 import json
 import re
 import shlex
+from dataclasses import dataclass, field
 from typing import Any
 
 from gbdx_platform.task_definition import GPU_DOMAINS, container, container_properties
+from gbdx_platform.task_verdict import owner_of
 
 Cwl = dict[str, Any]
 
@@ -33,10 +34,14 @@ EXIT_FILE = "gbdx_exit.json"
 STDOUT_FILE, STDERR_FILE = "gbdx_stdout.txt", "gbdx_stderr.txt"
 TIMED_OUT = 124
 
-# Runs "$@" and records its end. `timeout` is PID 1 around it, so that a signal to the container ends it.
+# Runs the words that follow and records their end. `timeout` is PID 1 around it, so that a signal to the container
+# ends it.
 RECORDER = (
+    "sh",
+    "-c",
     f'trap "late=1" TERM; "$@"; code=$?; [ -z "$late" ] || code={TIMED_OUT}; '
-    f"printf '{{\"exit_code\": %s}}' $code >{EXIT_FILE}; exit $code"
+    f"printf '{{\"exit_code\": %s}}' $code >{EXIT_FILE}; exit $code",
+    "task",
 )
 
 # gbdx_status in ES5: the exit code, the status word and the declared outputs together, as task_verdict.judge has them.
@@ -70,6 +75,31 @@ STRING_EXPRESSION = """${
   try { values = Object(JSON.parse(self[0].contents)); } catch (error) { }
   return %s;
 }"""
+
+
+@dataclass
+class Step:
+    """One task of a workflow, bound to what will run. special: its definition, with members for multiplex ports."""
+
+    name: str
+    definition: Cwl
+    request: dict[str, Any]
+    image: str
+    timeout: int
+    domain: str = "default"
+    own_command: list[str] | None = None
+    special: Cwl = field(default_factory=dict)
+
+    @property
+    def persisted(self) -> set[str]:
+        """The names of the outputs that are kept."""
+        return {output["name"] for output in self.request["outputs"] if output.get("persist")}
+
+
+def alone(definition: Cwl, own_command: list[str] | None) -> Step:
+    """A task without a workflow. own_command: see limited_command."""
+    image, timeout = container_properties(definition)["image"], timeout_of(definition)
+    return Step(definition["name"], definition, {}, image, timeout, "", own_command, definition)
 
 
 def cwl_ids(names: list[str], taken: tuple[str, ...] = ()) -> dict[str, str]:
@@ -118,6 +148,11 @@ def wants_gpu(definition: Cwl, domain: str | None = None) -> bool:
     return container(definition).get("type") == "GPUDOCKER" or chosen in GPU_DOMAINS
 
 
+def gpu_hint(step: Step) -> Cwl:
+    """The hints of a task's tool."""
+    return CUDA if wants_gpu(step.definition, step.domain) else {}
+
+
 def timeout_of(definition: Cwl) -> int:
     """Seconds that a task may take."""
     return int((definition.get("properties") or {}).get("timeout") or 7200)
@@ -125,18 +160,15 @@ def timeout_of(definition: Cwl) -> int:
 
 def member_definition(definition: Cwl, inputs: list[str], outputs: list[str]) -> Cwl:
     """The definition with each multiplex port replaced by the members that a workflow names."""
-    special = copy.deepcopy(definition)
+    special = dict(definition)
     for key, names in (("inputPortDescriptors", inputs), ("outputPortDescriptors", outputs)):
-        members = []
-        for port in special.get(key) or []:
-            if not port.get("multiplex"):
-                members.append(port)
-                continue
-            others = {other["name"] for other in special[key]}
-            for name in names:
-                if name.startswith(port["name"]) and name != port["name"] and name not in others:
-                    members.append({**port, "name": name, "multiplex": False, "required": False})
-        special[key] = list({port["name"]: port for port in members}.values())
+        ports = definition.get(key) or []
+        owners = {name: owner_of(name, ports) or {} for name in names}
+        special[key] = [port for port in ports if not port.get("multiplex")] + [
+            {**port, "name": name, "multiplex": False, "required": False}
+            for name, port in owners.items()
+            if port.get("multiplex")
+        ]
     return special
 
 
@@ -166,29 +198,25 @@ def strings_expression(strings: dict[str, str]) -> str:
     )
 
 
-def input_entries(definition: Cwl, work: str = "") -> list[Any]:
-    """What a task finds when it starts: the directories and strings of its inputs. work: stands before the paths."""
+def input_entries(definition: Cwl, work: str = "", strings: str | None = None) -> list[Any]:
+    """What a task finds when it starts: the directories and strings of its inputs.
+
+    work: stands before the paths; strings: the content of input/ports.json, where it is known before the start.
+    """
     inputs, _ = port_ids(definition)
     folders = [port for port in input_ports(definition) if not is_string(port)]
-    strings = {port["name"]: inputs[port["name"]] for port in input_ports(definition) if is_string(port)}
+    texts = {port["name"]: inputs[port["name"]] for port in input_ports(definition) if is_string(port)}
     return [
         *(input_entry(port, inputs[port["name"]], work) for port in folders),
-        {"entryname": f"{work}input/ports.json", "entry": strings_expression(strings)},
+        {"entryname": f"{work}input/ports.json", "entry": escaped(strings) if strings else strings_expression(texts)},
         {"entryname": f"{work}gbdx_runtime.json", "entry": "{}\n"},
     ]
 
 
-def work_directory(definition: Cwl) -> list[Any]:
-    """What /mnt/work holds when a task starts."""
-    return [
-        *input_entries(definition),
-        # Not writable, the empty directory would silently never be made.
-        {
-            "entryname": "output",
-            "entry": '$({"class": "Directory", "basename": "output", "listing": []})',
-            "writable": True,
-        },
-    ]
+def empty_folder(path: str) -> Cwl:
+    """An entry for a folder that a task fills; not writable, it would silently never be made."""
+    literal = json.dumps({"class": "Directory", "basename": path.rsplit("/", 1)[-1], "listing": []})
+    return {"entryname": path, "entry": f"$({literal})", "writable": True}
 
 
 def described(port: dict[str, Any]) -> Cwl:
@@ -227,13 +255,19 @@ def string_output(port: dict[str, Any], kinds: tuple[str, ...]) -> Cwl:
     return {"type": ["null", *types], "outputBinding": binding, **described(port)}
 
 
+def collected(kind: str, pattern: str, basename: str) -> Cwl:
+    """A file or folder that may be there; renamed, as equal names of two steps' outputs would collide."""
+    named = f"${{ if (self.length) {{ self[0].basename = {json.dumps(basename)}; }} return self[0] || null; }}"
+    return {"type": ["null", kind], "outputBinding": {"glob": pattern, "outputEval": named}}
+
+
 def folder_pattern(name: str) -> str:
     """The glob of an output directory, in which neither a wildcard nor an expression of CWL is found."""
     return "output/" + escaped(glob.escape(name))
 
 
-def output_parameter(port: dict[str, Any], basename: str, kinds: tuple[str, ...] = ("string", "boolean")) -> Cwl:
-    """An output port as an optional CWL output parameter. kinds: see string_output."""
+def output_parameter(port: dict[str, Any], prefix: str, kinds: tuple[str, ...] = ("string", "boolean")) -> Cwl:
+    """An output port as an optional CWL output parameter. prefix: see run_tool; kinds: see string_output."""
     if is_string(port):
         return string_output(port, kinds)
     pattern = folder_pattern(port["name"])
@@ -245,12 +279,7 @@ def output_parameter(port: dict[str, Any], basename: str, kinds: tuple[str, ...]
             "outputBinding": {"glob": pattern + "?*", "outputEval": folders},
             **described(port),
         }
-    binding = {"glob": pattern}
-    if basename != port["name"]:
-        # Equal names of two steps' outputs would collide in the folder of results.
-        named = json.dumps(basename)
-        binding["outputEval"] = f"${{ if (self.length) {{ self[0].basename = {named}; }} return self[0] || null; }}"
-    return {"type": ["null", "Directory"], "outputBinding": binding, **described(port)}
+    return collected("Directory", pattern, prefix + port["name"]) | described(port)
 
 
 def record_outputs(definition: Cwl, prefix: str) -> Cwl:
@@ -260,104 +289,105 @@ def record_outputs(definition: Cwl, prefix: str) -> Cwl:
     texts = [port["name"] for port in expected if is_string(port)]
     globs = [EXIT_FILE, "status.json", "output/ports.json", *map(folder_pattern, folders)]
     expression = STATUS_EXPRESSION % (json.dumps(folders), json.dumps(texts))
-
-    def file(pattern: str, name: str) -> Cwl:
-        named = json.dumps(prefix + name)
-        evaluated = f"${{ if (self.length) {{ self[0].basename = {named}; }} return self[0] || null; }}"
-        return {"type": ["null", "File"], "outputBinding": {"glob": pattern, "outputEval": evaluated}}
-
     return {
         STATUS: {"type": "string", "outputBinding": {"glob": globs, "loadContents": True, "outputEval": expression}},
         EXIT_CODE: {"type": "int", "outputBinding": {"outputEval": "$(runtime.exitCode)"}},
-        STATUS_FILE: file("status.json", "status.json"),
-        STRINGS_FILE: file("output/ports.json", "ports.json"),
-        STDOUT: file(prefix + STDOUT_FILE, "stdout.txt"),
-        STDERR: file(prefix + STDERR_FILE, "stderr.txt"),
+        STATUS_FILE: collected("File", "status.json", f"{prefix}status.json"),
+        STRINGS_FILE: collected("File", "output/ports.json", f"{prefix}ports.json"),
+        STDOUT: collected("File", prefix + STDOUT_FILE, f"{prefix}stdout.txt"),
+        STDERR: collected("File", prefix + STDERR_FILE, f"{prefix}stderr.txt"),
     }
 
 
-def limited_command(definition: Cwl, timeout: int, own_command: list[str] | None, bare: bool) -> list[str]:
+def command_of(step: Step) -> list[str]:
+    """The words of a task's command, without one those of its image's CMD."""
+    return shlex.split(container(step.definition).get("command") or "") or step.own_command or []
+
+
+def limited_command(step: Step, recorder: tuple[str, ...] = ()) -> list[str]:
     """The command behind `timeout`, which ends it inside its container; an engine's own limit ends only the client.
 
-    own_command is the image's CMD, for a definition without a command; None when the command can't be prefixed,
-    because the image has an entry point that would take `timeout` for an argument. bare: without a record of its end.
+    The step's own_command is the image's CMD, for a definition without a command; None when the command can't be
+    prefixed, because the image has an entry point that would take `timeout` for an argument.
     """
-    command = shlex.split(container(definition).get("command") or "") or own_command or []
-    if own_command is None or not command:
-        return shlex.split(container(definition).get("command") or "")
-    recorder = [] if bare else ["sh", "-c", RECORDER, "task"]
-    return ["timeout", "-k", str(GRACE), str(timeout), *recorder, *command]
+    command = command_of(step)
+    if step.own_command is None or not command:
+        return command
+    return ["timeout", "-k", str(GRACE), str(step.timeout), *recorder, *command]
 
 
-def tool(
-    definition: Cwl,
-    image: str | None = None,
-    timeout: int | None = None,
-    own_command: list[str] | None = None,
-    prefix: str = "",
-    domain: str | None = None,
-    bare: bool = False,
-) -> Cwl:
-    """A definition as a CommandLineTool in the "run" layout.
+def known_strings(step: Step) -> str | None:
+    """The content of input/ports.json, where no task feeds it: an expression would cost a process of node."""
+    strings = {port["name"] for port in input_ports(step.special) if is_string(port)}
+    given = [entry for entry in step.request["inputs"] if entry["name"] in strings]
+    if any("source" in entry for entry in given):
+        return None
+    return json.dumps({entry["name"]: entry["value"] for entry in given})
 
-    Args:
-        definition: a definition without errors.
-        image: what is run, for example an image id; the definition's when not given.
-        timeout: seconds; the definition's when not given.
-        own_command: see limited_command.
-        prefix: stands before the names of outputs, so that those of two steps don't collide.
-        domain: of the workflow's task, in place of the definition's.
-        bare: without what the engine in this process judges and collects itself; it loads many times faster.
+
+def skeleton(step: Step, identifier: str, listing: list[Any], words: list[str], **docker: str) -> Cwl:
+    """What a task's CommandLineTool has in every layout.
+
+    listing: what lies there when it starts; words: the command line; docker: more of the DockerRequirement.
     """
-    seconds = timeout or timeout_of(definition)
-    inputs, outputs = port_ids(definition)
-    requirements: Cwl = {
-        "DockerRequirement": {
-            "dockerPull": image or container_properties(definition)["image"],
-            "dockerOutputDirectory": WORK,
-        },
-        "InitialWorkDirRequirement": {"listing": work_directory(definition)},
-        "InlineJavascriptRequirement": {},
-        "ToolTimeLimit": {"timelimit": seconds + MARGIN},
-    }
-    command = limited_command(definition, seconds, own_command, bare)
-    document = {
-        "cwlVersion": "v1.2",
+    return {
         "class": "CommandLineTool",
-        "id": cwl_ids([definition["name"]])[definition["name"]],
-        "label": definition["name"],
-        "doc": definition.get("description") or definition["name"],
-        "$namespaces": NAMESPACES,
-        "gbdx:definition": json.dumps(definition),
-        "requirements": requirements,
-        "hints": CUDA if wants_gpu(definition, domain) else {},
+        "id": identifier,
+        "label": step.definition["name"],
+        "doc": step.definition.get("description") or step.definition["name"],
+        "requirements": {
+            "DockerRequirement": {"dockerPull": step.image, **docker},
+            "InitialWorkDirRequirement": {"listing": listing},
+            "InlineJavascriptRequirement": {},
+            "ToolTimeLimit": {"timelimit": step.timeout + MARGIN},
+        },
         "baseCommand": [],
-        "arguments": [{"valueFrom": escaped(word)} for word in command],
+        "arguments": [{"valueFrom": escaped(word)} for word in words],
+    }
+
+
+def run_tool(step: Step, identifier: str, prefix: str = "") -> Cwl:
+    """A task in the "run" layout, for any engine.
+
+    prefix: stands before the names of outputs, so that those of two steps don't collide.
+    """
+    inputs, outputs = port_ids(step.special)
+    listing = [*input_entries(step.special), empty_folder("output")]
+    ports = {outputs[port["name"]]: output_parameter(port, prefix) for port in output_ports(step.special)}
+    return {
+        **skeleton(step, identifier, listing, limited_command(step, RECORDER), dockerOutputDirectory=WORK),
+        "hints": gpu_hint(step),
         "successCodes": list(range(256)),
         "stdout": prefix + STDOUT_FILE,
         "stderr": prefix + STDERR_FILE,
-        "inputs": {inputs[port["name"]]: input_parameter(port) for port in input_ports(definition)},
-        "outputs": {
-            **{
-                outputs[port["name"]]: output_parameter(port, prefix + port["name"])
-                for port in output_ports(definition)
-            },
-            **record_outputs(definition, prefix),
-        },
+        "inputs": {inputs[port["name"]]: input_parameter(port) for port in input_ports(step.special)},
+        "outputs": ports | record_outputs(step.special, prefix),
     }
-    return without_record(document) if bare else document
 
 
-def without_record(document: Cwl) -> Cwl:
-    """The tool with types only: what runs it makes output/, knows where outputs lie and what they are worth."""
-    work = document["requirements"]["InitialWorkDirRequirement"]
-    work["listing"] = [entry for entry in work["listing"] if not (isinstance(entry, dict) and entry.get("writable"))]
-    for key in ("successCodes", "stdout", "stderr", "label", "doc", "hints"):
-        document.pop(key)
-    for key in ("inputs", "outputs"):
-        document[key] = {name: {"type": port["type"]} for name, port in document[key].items()}
-    document["outputs"] = {name: port for name, port in document["outputs"].items() if name not in RESERVED[1:]}
-    return document
+def bare_tool(step: Step, identifier: str) -> Cwl:
+    """The same for the engine in this process, which makes output/, collects and judges itself.
+
+    It has types only, and loads many times faster.
+    """
+    listing = input_entries(step.special, strings=known_strings(step))
+    full = run_tool(step, identifier)
+    types = {
+        key: {name: {"type": port["type"]} for name, port in full[key].items() if name not in RESERVED[1:]}
+        for key in ("inputs", "outputs")
+    }
+    return skeleton(step, identifier, listing, limited_command(step), dockerOutputDirectory=WORK) | types
+
+
+def tool(definition: Cwl, own_command: list[str] | None = None) -> Cwl:
+    """A definition as a document that stands alone. own_command: see limited_command."""
+    [identifier] = cwl_ids([definition["name"]]).values()
+    return {
+        "cwlVersion": "v1.2",
+        "$namespaces": NAMESPACES,
+        "gbdx:definition": json.dumps(definition),
+        **run_tool(alone(definition, own_command), identifier),
+    }
 
 
 def escaped(word: str) -> str:

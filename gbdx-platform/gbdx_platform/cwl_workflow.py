@@ -6,8 +6,7 @@ the tasks that it waits for succeeded; a skipped one is what GBDX calls canceled
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from gbdx_platform.cwl_tool import (
@@ -15,37 +14,26 @@ from gbdx_platform.cwl_tool import (
     RESERVED,
     STATUS,
     Cwl,
+    Step,
+    bare_tool,
     cwl_ids,
-    escaped,
     input_ports,
     is_string,
     member_definition,
     output_ports,
     port_ids,
-    tool,
+    run_tool,
 )
 
-
-@dataclass
-class Step:
-    """One task of a workflow, bound to what will run."""
-
-    name: str
-    definition: Cwl
-    request: dict[str, Any]
-    image: str
-    timeout: int
-    domain: str = "default"
-    own_command: list[str] | None = None
-    special: Cwl = field(default_factory=dict)
+__all__ = ["Plan", "Step", "plan", "source_of"]
 
 
 @dataclass
 class Plan:
     """A CWL document with its job inputs, and the names that lead back from it to tasks and ports.
 
-    job: workflow input id -> string value, or None for a directory that is yet to be fetched
-    folders: workflow input id -> (task name, port name, URL)
+    job: workflow input id -> string value
+    folders: workflow input id -> (task name, port name, URL) of a directory that is yet to be fetched
     steps: step id -> Step
     """
 
@@ -58,55 +46,42 @@ class Plan:
 def source_of(entry: dict[str, Any]) -> tuple[str, str] | None:
     """(task name, output port) of an input that another task feeds, else None."""
     source = entry.get("source")
-    return tuple(source.rsplit(":", 1)) if source else None
-
-
-def used_outputs(name: str, requests: list[dict[str, Any]]) -> list[str]:
-    """The output ports of a task that a workflow names: in its own outputs, or as a source of others."""
-    own = [output["name"] for request in requests if request["name"] == name for output in request.get("outputs") or []]
-    sources = [source_of(entry) for request in requests for entry in request.get("inputs") or []]
-    return list(dict.fromkeys([*own, *(source[1] for source in sources if source and source[0] == name)]))
+    return tuple(source.split(":", 1)) if source else None
 
 
 def plan(steps: list[Step], label: str = "workflow", bare: bool = False, ids: dict[str, str] | None = None) -> Plan:
-    """The CWL workflow of a request that was found valid; bare as `tool` has it, and nothing but statuses come back.
+    """The CWL workflow of a request that was found valid.
 
-    ids: task name -> step id, where they are given already.
+    bare: for the engine in this process, to which nothing but statuses come back; ids: task name -> step id, where they
+    are given already.
     """
-    requests = [step.request for step in steps]
-    for step in steps:
-        given = [entry["name"] for entry in step.request.get("inputs") or []]
-        step.special = member_definition(step.definition, given, used_outputs(step.name, requests))
     ids = ids or cwl_ids([step.name for step in steps])
-    by_name = {step.name: step for step in steps}
-    inputs: Cwl = {}
-    job: dict[str, Any] = {}
-    folders: dict[str, tuple[str, str, str]] = {}
-    document_steps: Cwl = {}
+    named = [(step.name, output["name"]) for step in steps for output in step.request["outputs"]]
+    named += [source for step in steps for entry in step.request["inputs"] if (source := source_of(entry))]
     for step in steps:
-        step_id, (port_in, _) = ids[step.name], port_ids(step.special)
-        kinds = {port["name"]: is_string(port) for port in input_ports(step.special)}
-        wiring: Cwl = {}
-        waits: list[str] = []
-        for entry in step.request.get("inputs") or []:
-            source = source_of(entry)
-            target = port_in[entry["name"]]
-            if source:
-                _, outs = port_ids(by_name[source[0]].special)
-                wiring[target] = {"source": f"{ids[source[0]]}/{outs[source[1]]}"}
-                waits.append(source[0])
+        given = [entry["name"] for entry in step.request["inputs"]]
+        step.special = member_definition(step.definition, given, [port for name, port in named if name == step.name])
+    ports = {step.name: port_ids(step.special) for step in steps}
+    found = Plan({}, {}, {}, {ids[step.name]: step for step in steps})
+    inputs: Cwl = {}
+    document_steps: Cwl = {}
+    for step_id, step in found.steps.items():
+        strings = {port["name"] for port in input_ports(step.special) if is_string(port)}
+        wiring = {}
+        for entry in step.request["inputs"]:
+            target = ports[step.name][0][entry["name"]]
+            if source := source_of(entry):
+                wiring[target] = f"{ids[source[0]]}/{ports[source[0]][1][source[1]]}"
                 continue
-            workflow_input = f"{step_id}.{target}"
-            wiring[target] = {"source": workflow_input}
-            if kinds[entry["name"]]:
+            wiring[target] = workflow_input = f"{step_id}.{target}"
+            if entry["name"] in strings:
                 inputs[workflow_input] = {"type": ["string", "boolean"]}
-                job[workflow_input] = entry["value"]
+                found.job[workflow_input] = entry["value"]
             else:
                 inputs[workflow_input] = {"type": "Directory"}
-                folders[workflow_input] = (step.name, entry["name"], entry["value"])
-        gates = [ids[name] for name in dict.fromkeys(waits)]
-        document_steps[step_id] = step_document(step, step_id, wiring, gates, bare)
-    document = {
+                found.folders[workflow_input] = (step.name, entry["name"], entry["value"])
+        document_steps[step_id] = step_document(step, step_id, wiring, bare)
+    found.document = {
         "cwlVersion": "v1.2",
         "class": "Workflow",
         "id": cwl_ids([label])[label],
@@ -114,58 +89,36 @@ def plan(steps: list[Step], label: str = "workflow", bare: bool = False, ids: di
         "$namespaces": NAMESPACES,
         "requirements": {"InlineJavascriptRequirement": {}},
         "inputs": inputs,
-        "outputs": workflow_outputs(steps, ids, bare),
+        "outputs": workflow_outputs(found.steps, document_steps, bare),
         "steps": document_steps,
     }
-    return Plan(document, job, folders, {ids[step.name]: step for step in steps})
+    return found
 
 
-def step_document(step: Step, step_id: str, wiring: Cwl, waits: list[str], bare: bool) -> Cwl:
+def step_document(step: Step, step_id: str, wiring: dict[str, str], bare: bool) -> Cwl:
     """A step: its tool, where its inputs come from, and the condition on the tasks that it waits for."""
-    run = tool(step.special, step.image, step.timeout, step.own_command, f"{step_id}.", step.domain, bare)
-    run["id"] = f"{step_id}-tool"
-    if bare:
-        write_constants(run, step)
-    for key in ("cwlVersion", "$namespaces", "gbdx:definition"):
-        run.pop(key)
-    _, outs = port_ids(step.special)
-    gates = {f"gbdx.gate_{number}": {"source": f"{waited}/{STATUS}"} for number, waited in enumerate(waits)}
-    document: Cwl = {
+    identifier = f"{step_id}-tool"
+    run = bare_tool(step, identifier) if bare else run_tool(step, identifier, f"{step_id}.")
+    waits = dict.fromkeys(source.partition("/")[0] for source in wiring.values() if "/" in source)
+    gates = {f"gbdx.gate_{number}": f"{waited}/{STATUS}" for number, waited in enumerate(waits)}
+    condition = " && ".join(f'inputs["{gate}"] === "success"' for gate in gates)
+    return {
         "run": run,
-        "in": {**wiring, **gates},
-        "out": [*outs.values(), *(RESERVED[:1] if bare else RESERVED)],
+        "in": {target: {"source": source} for target, source in (wiring | gates).items()},
+        "out": [*run["outputs"]],
+        **({"when": f"$({condition})"} if gates else {}),
     }
-    if gates:
-        condition = " && ".join(f'inputs["{gate}"] === "success"' for gate in gates)
-        document["when"] = f"$({condition})"
-    return document
 
 
-def write_constants(run: Cwl, step: Step) -> None:
-    """Writes input/ports.json as it will be, where no task feeds it: an expression would cost a process of node."""
-    strings = {port["name"] for port in input_ports(step.special) if is_string(port)}
-    given = [entry for entry in step.request.get("inputs") or [] if entry["name"] in strings]
-    if any(entry.get("source") for entry in given):
-        return
-    for entry in run["requirements"]["InitialWorkDirRequirement"]["listing"]:
-        if isinstance(entry, dict) and entry["entryname"] == "input/ports.json":
-            entry["entry"] = escaped(json.dumps({one["name"]: one["value"] for one in given}))
-
-
-def workflow_outputs(steps: list[Step], ids: dict[str, str], bare: bool) -> Cwl:
+def workflow_outputs(steps: dict[str, Step], document_steps: Cwl, bare: bool) -> Cwl:
     """What comes back of each task: its status and logs, its strings, and the directories that are persisted."""
     outputs: Cwl = {}
-    for step in steps:
-        step_id, (_, outs) = ids[step.name], port_ids(step.special)
-        if bare:
-            outputs[f"{step_id}.{STATUS}"] = {"type": ["null", "string"], "outputSource": f"{step_id}/{STATUS}"}
-            continue
-        persisted = {output["name"] for output in step.request.get("outputs") or [] if output.get("persist")}
-        for name in RESERVED:
-            kind = {"gbdx_status": "string", "gbdx_exit_code": "int"}.get(name, "File")
-            outputs[f"{step_id}.{name}"] = {"type": ["null", kind], "outputSource": f"{step_id}/{name}"}
-        for port in output_ports(step.special):
-            if port["name"] in persisted and not is_string(port):
-                source = f"{step_id}/{outs[port['name']]}"
-                outputs[f"{step_id}.{outs[port['name']]}"] = {"type": ["null", "Directory"], "outputSource": source}
+    for step_id, step in steps.items():
+        _, ids = port_ids(step.special)
+        persisted = [ids[port["name"]] for port in output_ports(step.special) if port["name"] in step.persisted]
+        kept = [STATUS] if bare else [*RESERVED, *persisted]
+        for name in kept:
+            kinds = document_steps[step_id]["run"]["outputs"][name]["type"]
+            optional = kinds if isinstance(kinds, list) else ["null", kinds]
+            outputs[f"{step_id}.{name}"] = {"type": optional, "outputSource": f"{step_id}/{name}"}
     return outputs

@@ -7,16 +7,15 @@ exit code. So a failed task fails the workflow there, where the platform's own C
 
 from __future__ import annotations
 
-import shlex
 from typing import Any
 
 from gbdx_platform import cwl_tool, cwl_workflow
 from gbdx_platform.cwl_tool import (
     GRACE,
-    MARGIN,
     NAMESPACES,
     WORK,
     Cwl,
+    Step,
     cwl_ids,
     described,
     input_ports,
@@ -24,9 +23,9 @@ from gbdx_platform.cwl_tool import (
     output_ports,
     port_ids,
 )
-from gbdx_platform.cwl_workflow import Plan, Step
+from gbdx_platform.cwl_workflow import Plan
 from gbdx_platform.registry import FIRST_VERSION
-from gbdx_platform.task_definition import Problem, container, container_properties, quoted
+from gbdx_platform.task_definition import Problem, container_properties, quoted
 from gbdx_platform.workflow_request import RequestError
 
 FORMATS = ("gbdx", "cwl", "eoap")
@@ -40,9 +39,10 @@ WRAPPER = (
 RESOURCES = {"coresMin": 1, "coresMax": 1, "ramMin": 2048, "ramMax": 2048}
 
 
-def unknown_format(name: str) -> RequestError:
-    """The refusal of a format that there is not."""
-    return RequestError([Problem("format", "one of " + ", ".join(FORMATS), quoted(name))])
+def check_format(name: str) -> None:
+    """Refuses a format that there is not."""
+    if name not in FORMATS:
+        raise RequestError([Problem("format", "one of " + ", ".join(FORMATS), quoted(name))])
 
 
 def definition_as(name: str, definition: Cwl, own_command: list[str] | None) -> Cwl:
@@ -51,13 +51,10 @@ def definition_as(name: str, definition: Cwl, own_command: list[str] | None) -> 
     Raises:
         RequestError: no such format, or a definition that it can't express.
     """
-    if name == "gbdx":
-        return definition
-    if name == "cwl":
-        return cwl_tool.tool(definition, own_command=own_command)
+    check_format(name)
     if name == "eoap":
         return application_package(definition, own_command)
-    raise unknown_format(name)
+    return cwl_tool.tool(definition, own_command) if name == "cwl" else definition
 
 
 def workflow_as(name: str, label: str, steps: list[Step]) -> Cwl:
@@ -66,14 +63,15 @@ def workflow_as(name: str, label: str, steps: list[Step]) -> Cwl:
     Raises:
         RequestError: no such format, or a task that it can't express.
     """
-    if name not in FORMATS:
-        raise unknown_format(name)
+    check_format(name)
     for step in steps:
         step.image = container_properties(step.definition)["image"]
     plan = cwl_workflow.plan(steps, label)
+    if name == "eoap":
+        return workflow_package(plan)
     for identifier, value in plan.job.items():
         plan.document["inputs"][identifier]["default"] = value
-    return workflow_package(plan) if name == "eoap" else plan.document
+    return plan.document
 
 
 def package(workflow: Cwl, tools: list[Cwl], version: str) -> Cwl:
@@ -83,16 +81,12 @@ def package(workflow: Cwl, tools: list[Cwl], version: str) -> Cwl:
 
 def application_package(definition: Cwl, own_command: list[str] | None) -> Cwl:
     """A definition as an Earth Observation Application Package: one tool, and the workflow of one step around it."""
-    name, image = definition["name"], container_properties(definition)["image"]
+    name = definition["name"]
     identifier, tool_id = cwl_ids([name, f"{name}-tool"]).values()
-    step = Step(name, definition, {}, image, cwl_tool.timeout_of(definition), "", own_command, definition)
-    tool = package_tool(step, tool_id)
+    tool = package_tool(cwl_tool.alone(definition, own_command), tool_id)
     # A workflow's inputs, outputs and steps may not share names, and a port may be called `task`.
     step_id = cwl_ids(["task"], (*tool["inputs"], *tool["outputs"]))["task"]
-    outputs = {
-        port: {key: about[key] for key in ("type", "label", "doc")} | {"outputSource": f"{step_id}/{port}"}
-        for port, about in tool["outputs"].items()
-    }
+    outputs = {port: exposed(step_id, port, tool) for port in tool["outputs"]}
     workflow = {
         "class": "Workflow",
         "id": identifier,
@@ -107,44 +101,56 @@ def application_package(definition: Cwl, own_command: list[str] | None) -> Cwl:
 
 def workflow_package(plan: Plan) -> Cwl:
     """A workflow's plan as an Earth Observation Application Package; out come what is persisted, and all strings."""
-    workflow = {key: plan.document[key] for key in ("class", "id", "label", "inputs", "steps")}
-    workflow |= {"doc": f"The workflow {workflow['label']}.", "outputs": {}}
-    ids = cwl_ids([f"{step}-tool" for step in plan.steps], (workflow["id"],))
-    tools = []
-    for step_id, step in plan.steps.items():
-        tool = package_tool(step, ids[f"{step_id}-tool"], f"{step_id}.")
-        tools.append(tool)
-        wiring = {port: source for port, source in workflow["steps"][step_id]["in"].items() if port in tool["inputs"]}
-        workflow["steps"][step_id] = {"run": f"#{tool['id']}", "in": wiring, "out": [*tool["outputs"]]}
-        workflow["outputs"] |= workflow_outputs(step_id, step, tool)
-        for port, source in wiring.items():
-            if source["source"] in workflow["inputs"]:
-                workflow["inputs"][source["source"]] |= workflow_input(
-                    step, tool["inputs"][port], source["source"], plan
-                )
-    return package(workflow, tools, FIRST_VERSION)
+    workflow = {key: plan.document[key] for key in ("class", "id", "label")}
+    ids = cwl_ids([f"{step_id}-tool" for step_id in plan.steps], (workflow["id"],))
+    tools = {step_id: package_tool(step, ids[f"{step_id}-tool"], f"{step_id}.") for step_id, step in plan.steps.items()}
+    steps = {}
+    for step_id, tool in tools.items():
+        wiring = plan.document["steps"][step_id]["in"]
+        sources = {port: wiring[port] for port in tool["inputs"] if port in wiring}
+        steps[step_id] = {"run": f"#{tool['id']}", "in": sources, "out": [*tool["outputs"]]}
+    workflow |= {"doc": f"The workflow {workflow['label']}.", "steps": steps}
+    workflow |= {"inputs": workflow_inputs(plan, tools), "outputs": workflow_outputs(plan, tools)}
+    return package(workflow, [*tools.values()], FIRST_VERSION)
 
 
-def workflow_input(step: Step, port: Cwl, identifier: str, plan: Plan) -> Cwl:
-    """An input of a workflow's package: the port that it feeds, and what the request had there."""
-    given = plan.folders[identifier][2] if identifier in plan.folders else plan.job[identifier]
-    kind = "Directory" if identifier in plan.folders else "boolean" if isinstance(given, bool) else "string"
-    return {"type": kind, "label": f"{step.name}: {port['label']}", "doc": f"{port['doc']} When launched: {given}"}
-
-
-def workflow_outputs(step_id: str, step: Step, tool: Cwl) -> Cwl:
-    """What comes out of a step: directories that the request persists, and strings."""
-    persisted = {output["name"] for output in step.request.get("outputs") or [] if output.get("persist")}
-    _, ids = port_ids(step.special)
-    ports = [port for port in output_ports(step.special) if is_string(port) or port["name"] in persisted]
-    return {
-        f"{step_id}.{ids[port['name']]}": {
-            "type": tool["outputs"][ids[port["name"]]]["type"],
-            "outputSource": f"{step_id}/{ids[port['name']]}",
-            "label": f"{step.name}: {port['name']}",
-            "doc": described(port)["doc"],
+def workflow_inputs(plan: Plan, tools: Cwl) -> Cwl:
+    """The inputs of a workflow: the ports that they feed, and what the request had there. tools: step id -> tool."""
+    inputs: Cwl = {}
+    for name, given in (plan.job | {name: url for name, (_, _, url) in plan.folders.items()}).items():
+        step_id, _, port = name.partition(".")
+        about = tools[step_id]["inputs"][port]
+        # As gbdxtools writes a boolean; a package's ports take none.
+        text = given if isinstance(given, str) else str(given).lower()
+        inputs[name] = {
+            "type": about["type"].removesuffix("?"),
+            "label": f"{plan.steps[step_id].name}: {about['label']}",
+            "doc": f"{about['doc']} When launched: {text}",
+            **({"default": text} if name in plan.job else {}),
         }
-        for port in ports
+    return inputs
+
+
+def workflow_outputs(plan: Plan, tools: Cwl) -> Cwl:
+    """What comes out of the steps: directories that the request persists, and strings. tools: step id -> tool."""
+    found = {}
+    for step_id, step in plan.steps.items():
+        _, ids = port_ids(step.special)
+        for port in output_ports(step.special):
+            if is_string(port) or port["name"] in step.persisted:
+                name = ids[port["name"]]
+                found[f"{step_id}.{name}"] = exposed(step_id, name, tools[step_id], f"{step.name}: ")
+    return found
+
+
+def exposed(step_id: str, name: str, tool: Cwl, before: str = "") -> Cwl:
+    """An output of a step as one of its workflow. before: stands before its label."""
+    about = tool["outputs"][name]
+    return {
+        "type": about["type"],
+        "outputSource": f"{step_id}/{name}",
+        "label": before + about["label"],
+        "doc": about["doc"],
     }
 
 
@@ -154,35 +160,19 @@ def package_tool(step: Step, identifier: str, prefix: str = "") -> Cwl:
     Raises:
         RequestError: an image with an entry point, or no command at all.
     """
-    definition = step.special
-    inputs, outputs = port_ids(definition)
-    command = shlex.split(container(definition).get("command") or "") or step.own_command
+    command = cwl_tool.command_of(step)
     if step.own_command is None or not command:
         expected = "a command, and an image without ENTRYPOINT: in a package the command has a shell around it"
         found = "no command" if step.own_command == [] else f"an entry point in {step.image}, which CWL can't replace"
         raise RequestError([Problem("containerDescriptors[0]", expected, found)])
-    work = {
-        "entryname": WORK,
-        "entry": '$({"class": "Directory", "basename": "work", "listing": []})',
-        "writable": True,
-    }
-    return {
-        "class": "CommandLineTool",
-        "id": identifier,
-        "label": definition["name"],
-        "doc": definition.get("description") or definition["name"],
-        "requirements": {
-            "DockerRequirement": {"dockerPull": step.image},
-            "InitialWorkDirRequirement": {"listing": [work, *cwl_tool.input_entries(definition, f"{WORK}/")]},
-            "InlineJavascriptRequirement": {},
-            "ResourceRequirement": RESOURCES,
-            "ToolTimeLimit": {"timelimit": step.timeout + MARGIN},
-        },
-        "hints": cwl_tool.CUDA if cwl_tool.wants_gpu(definition, step.domain) else {},
-        "baseCommand": ["sh", "-c"],
-        "arguments": [{"valueFrom": cwl_tool.escaped(word)} for word in (WRAPPER, str(step.timeout), *command)],
-        "inputs": {inputs[port["name"]]: package_input(port) for port in input_ports(definition)},
-        "outputs": {outputs[port["name"]]: package_output(port, prefix) for port in output_ports(definition)},
+    inputs, outputs = port_ids(step.special)
+    listing = [cwl_tool.empty_folder(WORK), *cwl_tool.input_entries(step.special, f"{WORK}/")]
+    tool = cwl_tool.skeleton(step, identifier, listing, ["sh", "-c", WRAPPER, str(step.timeout), *command])
+    tool["requirements"]["ResourceRequirement"] = RESOURCES
+    return tool | {
+        "hints": cwl_tool.gpu_hint(step),
+        "inputs": {inputs[port["name"]]: package_input(port) for port in input_ports(step.special)},
+        "outputs": {outputs[port["name"]]: package_output(port, prefix) for port in output_ports(step.special)},
     }
 
 
@@ -195,7 +185,7 @@ def package_input(port: dict[str, Any]) -> Cwl:
 
 def package_output(port: dict[str, Any], prefix: str) -> Cwl:
     """An output, found in the working directory; required where the platform makes all optional."""
-    found = cwl_tool.output_parameter(port, prefix + port["name"], ("string",))
+    found = cwl_tool.output_parameter(port, prefix, ("string",))
     found["outputBinding"]["glob"] = found["outputBinding"]["glob"].removeprefix("output/")
     return found | {"type": package_type(port, bool(port.get("required", True)))}
 

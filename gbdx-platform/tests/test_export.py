@@ -17,7 +17,7 @@ from gbdx_platform.task_definition import problems
 from gbdx_platform.workflow_request import RequestError, parsed
 from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
-from live_service import API, IMAGE, PLATFORM, ROOT, Session, definition, port, script
+from live_service import API, IMAGE, PLATFORM, ROOT, Session, definition, port, script, task
 
 DEFINITIONS = {
     path.parent.name: json.loads(path.read_text("utf-8")) for path in sorted(ROOT.glob("*/*_definition.json"))
@@ -154,6 +154,22 @@ def test_a_string_output_that_is_no_string_in_ports_json_comes_out_as_one(
     document = session.http.get(f"{API}/tasks/{fresh}", params={"format": format}).json()
     written = run(document, fresh, {}, tmp_path)
     assert [written[name] for name in ("sure", "count", "other")] == expected
+
+
+@pytest.mark.parametrize("format", ["cwl", "eoap"])
+def test_a_workflow_with_a_boolean_for_a_string_runs_as_an_export(
+    session: Session, fresh: str, tmp_path: Path, format: str
+) -> None:
+    same = "strings['b'] = str(json.load(open(work + 'input/ports.json'))['a']).lower()"
+    session.register(definition(fresh, [port("a", "string")], [port("b", "string")], script(same)))
+    found = session.run(task("one", fresh, {"a": True}), task("two", fresh, {"a": ("one:b",)}), name="sure")
+    assert [one["outputs"][0]["value"] for one in found["tasks"]] == ["true", "true"]
+    document = session.http.get(f"{API}/workflows/{found['id']}", params={"format": format}).json()
+    written = run(document, "sure", {}, tmp_path)
+    if format == "eoap":
+        assert written == {"one.b": "true", "two.b": "true"}
+    else:
+        assert (written["one.gbdx_status"], written["two.gbdx_status"]) == ("success", "success")
 
 
 def test_an_image_with_an_entry_point_runs_as_cwl_and_is_refused_as_a_package(

@@ -90,8 +90,8 @@ def test_multiplex_ports_take_several_directories_and_give_several(session: Sess
     inputs, outputs = [port("data", multiplex=True)], [port("result_", multiplex=True)]
     session.register(definition(fresh, inputs, outputs, script(copy)))
     one, two = session.put(f"{fresh}/one/1.txt", b"1"), session.put(f"{fresh}/two/2.txt", b"2")
-    first = task("first", fresh, {"data1": one, "data_b": two}, {"result_data1": f"{fresh}/kept"})
-    second = task("second", fresh, {"data_c": ("first:result_data_b",)}, {"result_data_c": f"{fresh}/last"})
+    first = task("first", fresh, {"data1": one, "data:b": two}, {"result_data1": f"{fresh}/kept"})
+    second = task("second", fresh, {"data_c": ("first:result_data:b",)}, {"result_data_c": f"{fresh}/last"})
     found = session.run(first, second)
     assert found["state"]["event"] == "succeeded", found
     assert session.names(f"{fresh}/kept") == ["1.txt"]
