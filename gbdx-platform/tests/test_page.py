@@ -178,6 +178,44 @@ def test_in_the_picture_no_boxes_overlap_and_every_line_leads_to_the_right(
     assert sorted(ends) == [(190, 253), (190, 253), (190, 513), (190, 773), (450, 513), (450, 513), (710, 773)]
 
 
+@pytest.fixture
+def narrow(browser: webdriver.Chrome) -> Iterator[None]:
+    """A window as wide as a telephone."""
+    size = {"width": 380, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    yield
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_in_a_narrow_window_a_long_note_is_read_without_scrolling_aside(
+    page: webdriver.Chrome, session: Session, fresh: str, narrow: None
+) -> None:
+    failing = script("status = 'failed'; reason = 'expected eight bands, found three ' * 12")
+    session.register(definition(fresh, [port("a", "string", False)], [], failing))
+    found = session.run(task("a-task-with-a-name-longer-than-a-box", fresh))
+    page.execute_script("location.hash = arguments[0]", f"#workflow/{found['id']}")
+    until(page, lambda: "found three" in "".join(texts(page, "#steps td:nth-child(4)")))
+    wider = (
+        "[...document.querySelectorAll('body, .card:not(.picture)')].filter(one => one.scrollWidth > one.clientWidth)"
+    )
+    assert page.execute_script(f"return {wider}.length") == 0
+    assert one(page, "#steps td:nth-child(4)").size["width"] > 250
+    cards = [card.rect for card in every(page, "#workflow > .card") if card.is_displayed()]
+    assert cards[1]["y"] - cards[0]["y"] - cards[0]["height"] >= 10
+
+
+def test_when_there_are_more_workflows_than_are_shown_the_list_says_so(
+    page: webdriver.Chrome, session: Session, fresh: str
+) -> None:
+    session.register(definition(fresh, [port("a", "string")], [], script("time.sleep(60)")))
+    lists = [{"name": "x", "values": [str(number) for number in range(51)]}]
+    request = {"name": "w", "tasks": [task("one", fresh, {"a": "{{x}}"})], "batch_values": lists}
+    batch = session.http.post(f"{API}/batch_workflows", json=request).json()["batch_workflow_id"]
+    assert session.http.post(f"{API}/batch_workflows/{batch}/cancel").status_code == 200
+    until(page, lambda: len(every(page, "#workflows .id")) == 50)
+    assert texts(page, "#workflows tr:last-child") == ["These are the newest 50 of the last week."]
+
+
 def test_a_download_is_the_export_of_the_interface(
     page: webdriver.Chrome, downloads: Path, session: Session, hello: str
 ) -> None:

@@ -63,14 +63,16 @@ async function home(current) {
   const [{ tasks }, { Workflows: found }] = await Promise.all([json(`${API}/tasks`), search]);
   if (current !== turn) { return false; }
   put("tasks", tasks, names => names.length ? names.map(name => html("li", {}, taskLink(name)))
-    : [quiet("None yet: gbdx-platform register")]);
+    : [quiet("None yet: ", html("code", {}, "gbdx-platform register"))]);
   const parts = pick("id", "name", "state", "submitted_time", "completed_time");
   const seen = found.map(one => ({ ...parts(one), size: String(one.tasks.length) }));
-  put("workflows", seen, list => list.length ? list.map(workflowRow)
-    : [row(quiet("None in the last week: gbdx-platform launch"))]);
+  const launch = quiet("None in the last week: ", html("code", {}, "gbdx-platform launch"));
+  const rest = seen.length < SHOWN ? [] : [line(quiet(`These are the newest ${SHOWN} of the last week.`))];
+  put("workflows", seen, list => list.length ? [...list.map(workflowRow), ...rest] : [line(launch)]);
   return found.some(one => one.state.state !== "complete");
 }
 
+const line = text => html("tr", {}, html("td", { colspan: 5 }, text));
 const taskLink = name => html("a", { href: `#task/${encodeURIComponent(name)}` }, name);
 
 function workflowRow(one) {
@@ -114,8 +116,8 @@ async function workflow(current, id) {
   put("graph", seen, tasks => draw(tasks, task => open(task, task.state.event === "failed" ? "stderr" : "stdout")));
   put("steps", seen, tasks => tasks.map(task => row(
     html("b", {}, task.name), taskLink(task.taskType), pill(task.state), task.note || "",
-    html("span", {}, ...["stdout", "stderr"].map(stream => link(stream, () => open(task, stream)))))));
-  put("events", events.Events, list => list.map(one => row(clock(one.timestamp), one.task, whole(one), one.note || "")));
+    html("span", { class: "links" }, ...["stdout", "stderr"].map(stream => link(stream, () => open(task, stream)))))));
+  put("events", events.Events, list => list.map(one => row(clock(one.timestamp), one.task, pill(one), one.note || "")));
   await showLog(current, id, found.tasks);
   return found.state.state !== "complete";
 }
@@ -168,6 +170,7 @@ async function report(work) {
   } catch (error) {
     if (error.status === 401) { forget(); await show(); }
     const lost = error instanceof TypeError;
+    at("live").hidden = true;
     at("said").textContent = lost ? "The service does not answer; trying again." : error.message;
     return false;
   }
