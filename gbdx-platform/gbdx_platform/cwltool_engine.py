@@ -10,8 +10,8 @@ import contextlib
 import json
 import logging
 import os
+import re
 import secrets
-import shutil
 import subprocess
 import threading
 from pathlib import Path
@@ -44,14 +44,9 @@ logging.getLogger("salad").setLevel(logging.CRITICAL)
 class TaskTool(CommandLineTool):
     """One task: its outputs are what the verdict leaves of them."""
 
-    @property
-    def step_id(self) -> str:
-        """The step that this tool was made for."""
-        return str(self.tool["id"]).rsplit("#", 1)[-1].rsplit("/", 1)[-1].removesuffix("-tool")
-
     def make_job_runner(self, runtimeContext: RuntimeContext) -> type[DockerCommandLineJob]:
-        """Our containers, whatever the context says."""
-        step_id = self.step_id
+        """Our containers, whatever the context says, for the step that this tool was made for."""
+        step_id = re.split("[#/]", self.tool["id"])[-1].removesuffix("-tool")
         return type("TaskJobOfStep", (TaskJob,), {"step_id": step_id})
 
 
@@ -78,8 +73,6 @@ class TaskJob(DockerCommandLineJob):
         assert self.output_callback is not None
         with runtimeContext.workflow_eval_lock:
             self.output_callback({**empty, **outputs}, "success")
-        for folder in (self.stagedir, self.tmpdir):
-            shutil.rmtree(folder or "", ignore_errors=True)
 
     def one_run(self, context: RuntimeContext, watch: Watch, step: Step) -> Verdict:
         """The container from its start to its end, and the verdict on it."""
@@ -157,12 +150,9 @@ def run_client(command: list[str], logs: Path) -> None:
     copies = [threading.Thread(target=copy_log, args=(stream, logs / name)) for name, stream in streams.items()]
     for copy in copies:
         copy.start()
-    try:
-        client.wait()
-    finally:
-        client.kill()
-        for copy in copies:
-            copy.join()
+    for copy in copies:
+        copy.join()
+    client.wait()
 
 
 def copy_log(stream: IO[bytes], path: Path) -> None:
@@ -192,14 +182,12 @@ def run(watch: Watch, settings: Settings) -> None:
     Raises:
         cwltool's own errors, when the document could not be run at all.
     """
-    loading = LoadingContext({"construct_tool_object": make_tool, "do_validate": True, "disable_js_validation": True})
+    loading = LoadingContext({"construct_tool_object": make_tool, "disable_js_validation": True})
     context = RuntimeContext(
         {
             "basedir": str(watch.folder),
-            "outdir": str(watch.folder / "results"),
             "tmpdir_prefix": f"{watch.folder}/tmp-",
             "tmp_outdir_prefix": f"{watch.folder}/out-",
-            "compute_checksum": False,
             # Outputs of finished tasks stay for a new start, until the workflow is complete.
             "rm_tmpdir": False,
         }

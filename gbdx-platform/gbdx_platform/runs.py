@@ -108,11 +108,11 @@ class Runner:
         free = self.settings.workflows - len(self.running)
         if free <= 0:
             return
-        query = sql.select(WORKFLOWS.c.id).where(
+        query = sql.select(WORKFLOWS).where(
             WORKFLOWS.c.state.in_(("pending", "running")), WORKFLOWS.c.id.not_in(list(self.running))
         )
         for row in self.store.rows(query.order_by(WORKFLOWS.c.submitted).limit(free)):
-            thread = threading.Thread(target=self.live, args=(row["id"],), name=row["id"], daemon=True)
+            thread = threading.Thread(target=self.live, args=(row,), name=row["id"], daemon=True)
             self.running[row["id"]] = thread
             thread.start()
 
@@ -124,13 +124,13 @@ class Runner:
                 remove_folder(self.settings.state / "logs" / workflow)
                 remove_folder(self.settings.state / "runs" / workflow)
 
-    def live(self, workflow: str) -> None:
+    def live(self, row: Row) -> None:
         """One workflow from waiting to complete, or until the service stops."""
-        row = self.store.workflow(workflow)
-        assert row is not None
-        if row["canceling"]:
-            self.canceled.add(workflow)
+        workflow = row["id"]
         try:
+            row = self.store.workflow(workflow) or row  # which may have been canceled meanwhile
+            if row["canceling"]:
+                self.canceled.add(workflow)
             self.run(row)
             if workflow in self.canceled:
                 self.end_unfinished(row, "canceled", CANCELED)

@@ -40,8 +40,8 @@ from gbdx_platform.cwl_tool import (
 )
 from gbdx_platform.cwl_workflow import Step, source_of
 from gbdx_platform.settings import Settings
-from gbdx_platform.task_verdict import BrokenContractError, Verdict, judge, port_problems, printable, read_json_object
-from gbdx_platform.verdicts import Watch, work_verdict
+from gbdx_platform.task_verdict import Verdict, judge, port_problems, printable
+from gbdx_platform.verdicts import Watch, left, work_verdict
 
 STOP_SECONDS = 30
 # Stands for a workflow's id in --jobStore.
@@ -276,11 +276,7 @@ def link_logs(work: Path, step_id: str, logs: Path) -> None:
 
 def recorded_exit(work: Path) -> int | None:
     """The exit code that a command's recorder left, None while there is none."""
-    try:
-        found = read_json_object(str(work / EXIT_FILE)) or {}
-    except BrokenContractError:
-        return None
-    code = found.get("exit_code")
+    code = left(work / EXIT_FILE).get("exit_code")
     return code if isinstance(code, int) else None
 
 

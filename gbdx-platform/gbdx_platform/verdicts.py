@@ -42,12 +42,17 @@ def work_verdict(step: Step, exit_code: int, work: Path) -> Verdict:
     return judge(exit_code, str(work / "status.json"), problems)
 
 
-def string_outputs(step: Step, work: Path) -> dict[str, Any]:
-    """The declared string outputs that a task wrote: port name -> string or boolean."""
+def left(path: Path) -> dict[str, Any]:
+    """A JSON object that a task wrote, empty when there is none or it is none."""
     try:
-        found = read_json_object(str(work / "output" / "ports.json")) or {}
+        return read_json_object(str(path)) or {}
     except BrokenContractError:
         return {}
+
+
+def string_outputs(step: Step, work: Path) -> dict[str, Any]:
+    """The declared string outputs that a task wrote: port name -> string or boolean."""
+    found = left(work / "output" / "ports.json")
     names = {port["name"] for port in output_ports(step.special) if is_string(port)}
     # A number is no string; the interface writes none, other tasks do.
     return {
