@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import stat
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,21 +12,20 @@ import sqlalchemy as sql
 from fastapi import Body, Depends, Form, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, Response
-from fastapi.security import HTTPBearer
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from fastapi.staticfiles import StaticFiles
 from fastapi_offline import FastAPIOffline
 from pydantic import BaseModel, Field, SkipValidation
 from sqlalchemy.exc import OperationalError
 from starlette.exceptions import HTTPException
+from starlette.middleware.base import RequestResponseEndpoint
 
 from gbdx_platform import __version__, accounts, export, registry
 from gbdx_platform.cwl_tool import cwl_ids
-from gbdx_platform.database import ACCOUNTS, BATCHES, EVENTS, WORKFLOWS, Row, Store, new_id, now, timestamp
-from gbdx_platform.registry import RefusedError
+from gbdx_platform.database import ACCOUNTS, BATCHES, EVENTS, TASKS, WORKFLOWS, Row, Store, new_id, now, timestamp
 from gbdx_platform.runs import Runner, complain
-from gbdx_platform.settings import Settings
 from gbdx_platform.task_definition import Problem
-from gbdx_platform.workflow_objects import event_object, new_workflow, workflow_object
+from gbdx_platform.workflow_objects import new_workflow, workflow_object
 from gbdx_platform.workflow_request import RequestError, WorkflowRequest, batch_requests, parsed, problems_of
 
 PAGE = Path(__file__).with_name("page")
@@ -53,22 +53,49 @@ class Search(BaseModel):
     limit: int = Field(default=LONGEST_LIST, ge=1, le=LONGEST_LIST)
 
 
-def service_of(request: Request) -> tuple[Store, Runner, Settings]:
-    """What the routes work with."""
-    state = request.app.state
-    return state.store, state.runner, state.settings
+class Live:
+    """What the routes work with; `serve` sets it before it listens. endpoint, own_s3: what clients are told of S3."""
+
+    store: Store
+    runner: Runner
+    endpoint: str
+    own_s3: bool
 
 
-def account(request: Request, _: Annotated[Any, Depends(HTTPBearer(auto_error=False))] = None) -> str:
+live = Live()
+
+
+def account(given: Annotated[HTTPAuthorizationCredentials | None, Depends(HTTPBearer(auto_error=False))]) -> str:
     """The account of the request's bearer token."""
-    kind, _, token = request.headers.get("authorization", "").partition(" ")
-    found = accounts.account_of_token(request.app.state.store, token.strip()) if kind.lower() == "bearer" else None
+    found = accounts.account_of_token(live.store, given.credentials) if given else None
     if found is None:
         raise HTTPException(401, "expected a valid bearer token, found none", {"WWW-Authenticate": "Bearer"})
     return found
 
 
 Account = Annotated[str, Depends(account)]
+
+
+def own(kind: str, table: sql.Table, identifier: str, account: str) -> Row:
+    """A row that is the account's; others' are as if they were not there."""
+    row = live.store.row(sql.select(table).where(table.c.id == identifier, table.c.owner == account))
+    if row is None:
+        raise HTTPException(404, f"{kind} {identifier!r} is not there")
+    return row
+
+
+def own_workflow(account: Account, workflow: Text) -> Row:
+    """The workflow of the address."""
+    return own("workflow", WORKFLOWS, workflow, account)
+
+
+def own_batch(account: Account, batch: Text) -> Row:
+    """The batch of the address."""
+    return own("batch", BATCHES, batch, account)
+
+
+OwnWorkflow = Annotated[Row, Depends(own_workflow)]
+OwnBatch = Annotated[Row, Depends(own_batch)]
 # Offline: the page at /docs brings its scripts along, where FastAPI's own would load them from elsewhere.
 app = FastAPIOffline(
     title="gbdx-platform", version=__version__, description="Registers GBDX tasks and runs workflows of them."
@@ -79,9 +106,9 @@ app.mount("/page", StaticFiles(directory=PAGE))
 # --- errors and limits
 
 
-def failure(status: int, message: str, **more: Any) -> JSONResponse:
+def failure(status: int, message: str, headers: Mapping[str, str] | None = None, **more: Any) -> JSONResponse:
     """An error in the contract's form."""
-    return JSONResponse({"status": status, "message": message, **more}, status)
+    return JSONResponse({"status": status, "message": message, **more}, status, headers)
 
 
 @app.exception_handler(RequestError)
@@ -91,18 +118,10 @@ def bad_request(request: Request, error: RequestError) -> Response:
     return failure(400, str(error), errors=listed)
 
 
-@app.exception_handler(RefusedError)
-def refused(request: Request, error: RefusedError) -> Response:
-    """What the registry refuses."""
-    return failure(error.status, str(error))
-
-
 @app.exception_handler(HTTPException)
 def http_error(request: Request, error: HTTPException) -> Response:
-    """Errors of the framework, in the contract's form."""
-    answer = failure(error.status_code, str(error.detail))
-    answer.headers.update(error.headers or {})
-    return answer
+    """What a route refuses, and the framework."""
+    return failure(error.status_code, str(error.detail), error.headers)
 
 
 @app.exception_handler(RequestValidationError)
@@ -126,17 +145,14 @@ def crash(request: Request, error: Exception) -> Response:
 
 
 @app.middleware("http")
-async def limits(request: Request, call_next: Any) -> Response:
+async def limits(request: Request, call_next: RequestResponseEndpoint) -> Response:
     """Refuses bodies that are too large before they are read."""
     length = request.headers.get("content-length", "0")
     if not length.isdigit() or int(length) > LARGEST_BODY or "chunked" in request.headers.get("transfer-encoding", ""):
         return failure(413, f"body: expected a Content-Length of at most {LARGEST_BODY} bytes")
     if "\0" in request.scope["path"] or b"%00" in request.scope["query_string"]:
         return failure(400, "address: expected text without NUL")
-    answer: Response = await call_next(request)
-    answer.headers["X-Content-Type-Options"] = "nosniff"
-    answer.headers["Cache-Control"] = "no-cache"
-    return answer
+    return await call_next(request)
 
 
 def plain(body: Any) -> Any:
@@ -161,35 +177,30 @@ def plain(body: Any) -> Any:
 @app.post("/auth/v1/oauth/token/", tags=["auth"])
 @app.post("/auth/v1/oauth/token", include_in_schema=False)
 def token(
-    request: Request,
     grant_type: Annotated[str, Form()] = "password",
     username: Annotated[str, Form()] = "",
     password: Annotated[str, Form()] = "",
     refresh_token: Annotated[str, Form()] = "",
 ) -> Any:
     """OAuth2 tokens for a password or a refresh token."""
-    store = request.app.state.store
     if grant_type == "password":
-        found = accounts.account_of_password(store, username, password)
+        found = accounts.account_of_password(live.store, username, password)
     elif grant_type == "refresh_token":
-        found = accounts.account_of_token(store, refresh_token, "refresh")
+        found = accounts.account_of_token(live.store, refresh_token, "refresh")
     else:
-        return failure(400, "grant_type: expected password or refresh_token")
+        raise HTTPException(400, "grant_type: expected password or refresh_token")
     if found is None:
-        return failure(401, "expected the credentials of an account, found others")
-    return accounts.issue_tokens(store, found)
+        raise HTTPException(401, "expected the credentials of an account, found others")
+    return accounts.issue_tokens(live.store, found)
 
 
 @app.get("/s3creds/v1/prefix", tags=["s3"])
-def s3_credentials(request: Request, account: Account, duration: Annotated[int, Query(ge=0, le=10**9)] = 36000) -> Any:
+def s3_credentials(account: Account, duration: Annotated[int, Query(ge=0, le=10**9)] = 36000) -> Any:
     """The account's S3 keys, bucket and prefix. The keys of the local server reach the account's prefix only."""
-    store, _, settings = service_of(request)
-    if request.app.state.local_s3 is None:
-        keys = accounts.lent_keys(account)
-    else:
-        keys = store.row(sql.select(ACCOUNTS).where(ACCOUNTS.c.name == account))
+    row = live.store.row(sql.select(ACCOUNTS).where(ACCOUNTS.c.name == account))
+    keys = row if live.own_s3 else accounts.lent_keys(account)
     if keys is None:
-        return failure(
+        raise HTTPException(
             403,
             f"object storage is not this service's own, and its operator has lent account {account!r} no keys "
             "(GBDX_S3_LEND=account=key:secret); s3:// inputs and outputs of tasks work without",
@@ -198,9 +209,9 @@ def s3_credentials(request: Request, account: Account, duration: Annotated[int, 
         "S3_access_key": keys["access_key"],
         "S3_secret_key": keys["secret_key"],
         "S3_session_token": "",
-        "bucket": settings.bucket,
+        "bucket": live.runner.settings.bucket,
         "prefix": account,
-        "endpoint": request.app.state.endpoint,
+        "endpoint": live.endpoint,
     }
 
 
@@ -214,91 +225,82 @@ def heartbeat() -> str:
 
 
 @app.get("/workflows/v1/tasks", tags=["registry"])
-def list_tasks(request: Request, account: Account) -> dict[str, list[str]]:
+def list_tasks(account: Account) -> dict[str, list[str]]:
     """The names of the tasks that the account may use."""
-    rows = request.app.state.store.visible_tasks(account)
+    query = sql.select(TASKS).where((TASKS.c.owner == account) | TASKS.c.public).order_by(TASKS.c.key)
+    rows = live.store.rows(query)
     return {"tasks": list(dict.fromkeys(row["definition"]["name"] for row in rows))}
 
 
 @app.post("/workflows/v1/tasks", tags=["registry"])
-def register_task(request: Request, account: Account, definition: AnyJson) -> HTMLResponse:
+def register_task(account: Account, definition: AnyJson) -> HTMLResponse:
     """Registers a task, or a higher version of one."""
-    name = registry.register(request.app.state.store, plain(definition), account)
+    name = registry.register(live.store, plain(definition), account)
     return HTMLResponse(f"{name} successfully registered.", headers={"Content-Security-Policy": "default-src 'none'"})
 
 
 @app.get("/workflows/v1/tasks/{task_type}", tags=["registry"])
-def get_task(request: Request, account: Account, task_type: Text, format: str = "gbdx") -> Any:
+def get_task(account: Account, task_type: Text, format: str = "gbdx") -> Any:
     """A definition, the newest without a version; format=cwl or eoap exports it."""
-    row = registry.find(request.app.state.store, task_type, account)
+    row = registry.find(live.store, task_type, account)
     if row is None:
-        return failure(404, f"task {task_type!r} is not registered")
+        raise HTTPException(404, f"task {task_type!r} is not registered")
     return export.definition_as(format, row["definition"], None if row["entrypoint"] else row["command"])
 
 
 @app.put("/workflows/v1/tasks/{task_type}", tags=["registry"])
-def update_task(request: Request, account: Account, task_type: Text, definition: AnyJson) -> Any:
+def update_task(account: Account, task_type: Text, definition: AnyJson) -> Any:
     """Replaces the definition of one version."""
-    return registry.update(request.app.state.store, task_type, plain(definition), account)
+    return registry.update(live.store, task_type, plain(definition), account)
 
 
 @app.delete("/workflows/v1/tasks/{task_type}", tags=["registry"])
-def delete_task(request: Request, account: Account, task_type: Text) -> HTMLResponse:
+def delete_task(account: Account, task_type: Text) -> HTMLResponse:
     """Deletes a task."""
-    name = registry.delete(request.app.state.store, task_type, account)
+    name = registry.delete(live.store, task_type, account)
     return HTMLResponse(f"{name} successfully deleted.", headers={"Content-Security-Policy": "default-src 'none'"})
 
 
 # --- workflows
 
 
-def valid(request: Request, account: str, body: Any) -> tuple[dict[str, Any], dict[str, Row]]:
+def valid(account: str, body: Any) -> tuple[dict[str, Any], dict[str, Row]]:
     """A request with nothing wrong, and the registry's rows of its tasks."""
     found = parsed(plain(body))
     types = {task["taskType"] for task in found["tasks"]}
-    store = request.app.state.store
-    rows = {name: row for name in types if (row := registry.find(store, name, account))}
+    rows = {name: row for name in types if (row := registry.find(live.store, name, account))}
     problems = problems_of(found, rows)
     if problems:
         raise RequestError(problems)
     return found, rows
 
 
-def own_workflow(request: Request, account: str, workflow: str) -> Row:
-    """A workflow of the account; others' are as if they were not there."""
-    row: Row | None = request.app.state.store.workflow(workflow)
-    if row is None or row["owner"] != account:
-        raise HTTPException(404, f"workflow {workflow!r} is not there")
-    return row
-
-
-def answer(request: Request, row: Row) -> dict[str, Any]:
+def answer(row: Row) -> dict[str, Any]:
     """The workflow object."""
-    return workflow_object(row, request.app.state.store.tasks_of(row["id"]))
+    return workflow_object(row, live.store.tasks_of(row["id"]))
 
 
 @app.post("/workflows/v1/workflows", tags=["workflows"])
-def launch(request: Request, account: Account, workflow: AnyWorkflow) -> Any:
+def launch(account: Account, workflow: AnyWorkflow) -> Any:
     """Launches a workflow; everything that is wrong with it is said at once."""
-    store, runner, _ = service_of(request)
-    asked, rows = valid(request, account, workflow)
+    asked, rows = valid(account, workflow)
     if asked.get("batch_values"):
         raise RequestError([Problem("batch_values", "none here: POST to /workflows/v1/batch_workflows", "some")])
     row, tasks = new_workflow(asked, account, rows)
-    store.add_workflows([(row, tasks)])
-    runner.wake.set()
+    live.store.add_workflows([(row, tasks)])
+    live.runner.wake.set()
     return workflow_object(row, tasks)
 
 
 @app.get("/workflows/v1/workflows", tags=["workflows"])
-def list_workflows(request: Request, account: Account) -> dict[str, list[str]]:
+def list_workflows(account: Account) -> dict[str, list[str]]:
     """The ids of the account's workflows, the newest first."""
     query = sql.select(WORKFLOWS.c.id).where(WORKFLOWS.c.owner == account).order_by(WORKFLOWS.c.submitted.desc())
-    return {"workflows": [row["id"] for row in request.app.state.store.rows(query.limit(LONGEST_LIST))]}
+    return {"workflows": [row["id"] for row in live.store.rows(query.limit(LONGEST_LIST))]}
 
 
 @app.post("/workflows/v1/workflows/search", tags=["workflows"])
-def search(request: Request, account: Account, search: Search) -> dict[str, Any]:
+def search(account: Account, search: Search) -> dict[str, Any]:
     """The account's workflows of the last hours, by state (`running`) or event (`succeeded`)."""
     if search.owner not in (None, account):
         return {"Workflows": []}
@@ -308,54 +310,46 @@ def search(request: Request, account: Account, search: Search) -> dict[str, Any]
     # The original client asks for `all` when it means any.
     if search.state not in (None, "", "all"):
         query = query.where((WORKFLOWS.c.state == search.state) | (WORKFLOWS.c.event == search.state))
-    store = request.app.state.store
-    rows = store.rows(query.order_by(WORKFLOWS.c.submitted.desc()).limit(search.limit))
+    rows = live.store.rows(query.order_by(WORKFLOWS.c.submitted.desc()).limit(search.limit))
     tasks: dict[str, list[Row]] = {row["id"]: [] for row in rows}
-    for task in store.tasks_of(*tasks):
+    for task in live.store.tasks_of(*tasks):
         tasks[task["workflow"]].append(task)
     return {"Workflows": [workflow_object(row, tasks[row["id"]]) for row in rows]}
 
 
 @app.get("/workflows/v1/workflows/{workflow}", tags=["workflows"])
-def get_workflow(request: Request, account: Account, workflow: Text, format: str = "gbdx") -> Any:
+def get_workflow(workflow: OwnWorkflow, format: str = "gbdx") -> Any:
     """A workflow; format=cwl or eoap exports what it runs."""
-    row = own_workflow(request, account, workflow)
     if format == "gbdx":
-        return answer(request, row)
-    return export.workflow_as(
-        format,
-        row["name"],
-        [request.app.state.runner.step(task) for task in request.app.state.store.tasks_of(workflow)],
-    )
+        return answer(workflow)
+    steps = [live.runner.step(task) for task in live.store.tasks_of(workflow["id"])]
+    return export.workflow_as(format, workflow["name"], steps)
 
 
 @app.get("/workflows/v1/workflows/{workflow}/events", tags=["workflows"])
-def events(request: Request, account: Account, workflow: Text) -> dict[str, Any]:
+def events(workflow: OwnWorkflow) -> dict[str, Any]:
     """What happened to a workflow's tasks, in order."""
-    own_workflow(request, account, workflow)
-    query = sql.select(EVENTS).where(EVENTS.c.workflow == workflow).order_by(EVENTS.c.number)
-    return {"Events": [event_object(row) for row in request.app.state.store.rows(query)]}
+    query = sql.select(EVENTS.c.task, EVENTS.c.time.label("when"), EVENTS.c.note, EVENTS.c.state, EVENTS.c.event)
+    rows = live.store.rows(query.where(EVENTS.c.workflow == workflow["id"]).order_by(EVENTS.c.number))
+    return {"Events": [{**row, "timestamp": timestamp(row["when"])} for row in rows]}
 
 
 @app.post("/workflows/v1/workflows/{workflow}/cancel", tags=["workflows"])
-def cancel(request: Request, account: Account, workflow: Text) -> Any:
+def cancel(account: Account, workflow: OwnWorkflow) -> Any:
     """Cancels a workflow."""
-    own_workflow(request, account, workflow)
-    request.app.state.runner.cancel(workflow)
-    return answer(request, own_workflow(request, account, workflow))
+    live.runner.cancel(workflow["id"])
+    return answer(own_workflow(account, workflow["id"]))
 
 
 @app.get("/workflows/v1/workflows/{workflow}/tasks/{task}/{stream}", tags=["workflows"])
-def log(request: Request, account: Account, workflow: Text, task: Text, stream: Text) -> HTMLResponse:
+def log(workflow: OwnWorkflow, task: Text, stream: Text) -> HTMLResponse:
     """What a task printed so far, its last 4 MiB; `stream` is stdout or stderr."""
-    store, _, settings = service_of(request)
-    own_workflow(request, account, workflow)
-    rows = store.tasks_of(workflow)
+    rows = live.store.tasks_of(workflow["id"])
     row = next((row for row in rows if task in (row["id"], row["name"])), None)
     if row is None or stream not in ("stdout", "stderr"):
         raise HTTPException(404, f"task {task!r} of this workflow has no {stream!r}")
     step = cwl_ids([one["name"] for one in rows])[row["name"]]
-    text = tail(settings.state / "logs" / workflow / step / f"{stream}.txt") or EMPTY_LOG
+    text = tail(live.runner.settings.state / "logs" / workflow["id"] / step / f"{stream}.txt") or EMPTY_LOG
     # As the contract has it, HTML; the policy keeps a browser from running what a task printed.
     return HTMLResponse(text, headers={"Content-Security-Policy": "sandbox; default-src 'none'"})
 
@@ -372,10 +366,10 @@ def tail(path: Path) -> str:
 # --- batches
 
 
-def batch_object(request: Request, row: Row) -> dict[str, Any]:
+def batch_object(row: Row) -> dict[str, Any]:
     """A batch with the state of each of its workflows."""
     query = sql.select(WORKFLOWS.c.id, WORKFLOWS.c.state, WORKFLOWS.c.event).where(WORKFLOWS.c.batch == row["id"])
-    rows = request.app.state.store.rows(query.order_by(WORKFLOWS.c.submitted, WORKFLOWS.c.id))
+    rows = live.store.rows(query.order_by(WORKFLOWS.c.submitted, WORKFLOWS.c.id))
     return {
         "batch_workflow_id": row["id"],
         "workflow_name": row["name"],
@@ -389,10 +383,9 @@ def batch_object(request: Request, row: Row) -> dict[str, Any]:
 
 
 @app.post("/workflows/v1/batch_workflows", tags=["batches"])
-def launch_batch(request: Request, account: Account, workflow: AnyWorkflow) -> Any:
+def launch_batch(account: Account, workflow: AnyWorkflow) -> Any:
     """Launches one workflow for each index of the lists; all or none."""
-    store, runner, _ = service_of(request)
-    asked, rows = valid(request, account, workflow)
+    asked, rows = valid(account, workflow)
     batch = {"id": new_id(), "owner": account, "name": asked["name"], "submitted": now()}
     entries = []
     for one in batch_requests(asked):
@@ -400,33 +393,24 @@ def launch_batch(request: Request, account: Account, workflow: AnyWorkflow) -> A
         if problems:
             raise RequestError(problems)
         entries.append(new_workflow(one, account, rows, batch["id"]))
-    store.add_workflows(entries, BATCHES.insert().values(**batch))
-    runner.wake.set()
-    return batch_object(request, batch)
-
-
-def own_batch(request: Request, account: str, batch: str) -> Row:
-    """A batch of the account."""
-    row: Row | None = request.app.state.store.row(sql.select(BATCHES).where(BATCHES.c.id == batch))
-    if row is None or row["owner"] != account:
-        raise HTTPException(404, f"batch {batch!r} is not there")
-    return row
+    live.store.add_workflows(entries, BATCHES.insert().values(**batch))
+    live.runner.wake.set()
+    return batch_object(batch)
 
 
 @app.get("/workflows/v1/batch_workflows/{batch}", tags=["batches"])
-def get_batch(request: Request, account: Account, batch: Text) -> Any:
+def get_batch(batch: OwnBatch) -> Any:
     """A batch."""
-    return batch_object(request, own_batch(request, account, batch))
+    return batch_object(batch)
 
 
 @app.post("/workflows/v1/batch_workflows/{batch}/cancel", tags=["batches"])
-def cancel_batch(request: Request, account: Account, batch: Text) -> Any:
+def cancel_batch(batch: OwnBatch) -> Any:
     """Cancels every workflow of a batch."""
-    row = own_batch(request, account, batch)
-    query = sql.select(WORKFLOWS.c.id).where(WORKFLOWS.c.batch == batch, WORKFLOWS.c.state != "complete")
-    for one in request.app.state.store.rows(query):
-        request.app.state.runner.cancel(one["id"])
-    return batch_object(request, row)
+    query = sql.select(WORKFLOWS.c.id).where(WORKFLOWS.c.batch == batch["id"], WORKFLOWS.c.state != "complete")
+    for one in live.store.rows(query):
+        live.runner.cancel(one["id"])
+    return batch_object(batch)
 
 
 # --- the page

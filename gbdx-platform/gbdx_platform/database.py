@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import datetime
+import functools
+import re
 import secrets
+import time
 from typing import Any
 
 import sqlalchemy as sql
@@ -14,62 +17,57 @@ Row = dict[str, Any]
 MOST_FORGOTTEN = 500
 METADATA = sql.MetaData()
 
+# Columns that always hold something: most of them.
+Needed = functools.partial(Column, nullable=False)
+
 ACCOUNTS = Table(
     "accounts", METADATA,
-    Column("name", String(64), primary_key=True), Column("password", Text, nullable=False),
-    Column("access_key", Text, nullable=False), Column("secret_key", Text, nullable=False),
+    Column("name", String(64), primary_key=True), Needed("password", Text),
+    Needed("access_key", Text), Needed("secret_key", Text),
 )  # fmt: skip
 TOKENS = Table(
     "tokens", METADATA,
-    Column("digest", String(64), primary_key=True), Column("account", String(64), nullable=False),
-    Column("kind", String(8), nullable=False), Column("expires", Float, nullable=False),
+    Column("digest", String(64), primary_key=True), Needed("account", String(64)), Needed("kind", String(8)),
+    Needed("expires", Float),
 )  # fmt: skip
 TASKS = Table(
     "tasks", METADATA,
     Column("key", String(255), primary_key=True), Column("version", String(64), primary_key=True),
-    Column("owner", String(64), nullable=False), Column("public", Boolean, nullable=False),
-    Column("definition", JSON, nullable=False), Column("image_id", Text, nullable=False),
-    Column("entrypoint", JSON, nullable=False), Column("command", JSON, nullable=False),
+    Needed("owner", String(64)), Needed("public", Boolean), Needed("definition", JSON),
+    Needed("image_id", Text), Needed("entrypoint", JSON), Needed("command", JSON),
 )  # fmt: skip
 WORKFLOWS = Table(
     "workflows", METADATA,
-    Column("id", String(19), primary_key=True), Column("owner", String(64), nullable=False),
-    Column("name", Text, nullable=False), Column("state", String(16), nullable=False),
-    Column("event", String(16), nullable=False), Column("submitted", Float, nullable=False),
-    Column("completed", Float), Column("callback", Text), Column("called_back", Boolean, nullable=False),
-    Column("canceling", Boolean, nullable=False), Column("batch", String(19)), Column("request", JSON, nullable=False),
+    Column("id", String(19), primary_key=True), Needed("owner", String(64)), Needed("name", Text),
+    Needed("state", String(16)), Needed("event", String(16)), Needed("submitted", Float), Column("completed", Float),
+    Column("callback", Text), Needed("called_back", Boolean), Needed("canceling", Boolean),
+    Column("batch", String(19)), Needed("request", JSON),
     Index("workflows_by_owner", "owner", "submitted"), Index("workflows_by_state", "state", "submitted"),
     Index("workflows_by_batch", "batch"),
 )  # fmt: skip
 WORKFLOW_TASKS = Table(
     "workflow_tasks", METADATA,
-    Column("id", String(19), primary_key=True), Column("workflow", String(19), nullable=False),
-    Column("position", Integer, nullable=False), Column("name", Text, nullable=False),
-    Column("state", String(16), nullable=False), Column("event", String(16), nullable=False),
-    Column("note", Text, nullable=False), Column("started", Float), Column("container", Text),
-    Column("body", JSON, nullable=False),
+    Column("id", String(19), primary_key=True), Needed("workflow", String(19)), Needed("position", Integer),
+    Needed("name", Text), Needed("state", String(16)), Needed("event", String(16)), Needed("note", Text),
+    Column("started", Float), Column("container", Text), Needed("body", JSON),
     Index("workflow_tasks_by_workflow", "workflow", "position"),
 )  # fmt: skip
 EVENTS = Table(
     "events", METADATA,
-    Column("number", Integer, primary_key=True, autoincrement=True), Column("workflow", String(19), nullable=False),
-    Column("task", Text, nullable=False), Column("time", Float, nullable=False),
-    Column("state", String(16), nullable=False), Column("event", String(16), nullable=False),
-    Column("note", Text, nullable=False),
+    Column("number", Integer, primary_key=True), Needed("workflow", String(19)), Needed("task", Text),
+    Needed("time", Float), Needed("state", String(16)), Needed("event", String(16)), Needed("note", Text),
     Index("events_by_workflow", "workflow", "number"),
 )  # fmt: skip
 BATCHES = Table(
     "batches", METADATA,
-    Column("id", String(19), primary_key=True), Column("owner", String(64), nullable=False),
-    Column("name", Text, nullable=False), Column("submitted", Float, nullable=False),
+    Column("id", String(19), primary_key=True), Needed("owner", String(64)), Needed("name", Text),
+    Needed("submitted", Float),
 )  # fmt: skip
 
 
 def connect(url: str) -> sql.Engine:
     """An engine with all tables made. postgres:// and postgresql:// mean psycopg 3."""
-    for scheme in ("postgres://", "postgresql://"):
-        if url.startswith(scheme):
-            url = "postgresql+psycopg://" + url.removeprefix(scheme)
+    url = re.sub("^postgres(ql)?://", "postgresql+psycopg://", url)
     # A connection is tried before it is lent: a database that was away closed those it had.
     engine = sql.create_engine(url, pool_size=10, max_overflow=40, pool_pre_ping=True)
     if engine.dialect.name == "sqlite":
@@ -90,7 +88,7 @@ def new_id() -> str:
 
 def now() -> float:
     """Seconds since 1970."""
-    return datetime.datetime.now(datetime.timezone.utc).timestamp()
+    return time.time()
 
 
 def timestamp(seconds: float | None) -> str | None:
@@ -111,9 +109,7 @@ class Store:
 
     def row(self, query: Any) -> Row | None:
         """The first row of a query, None when there is none."""
-        with self.engine.connect() as connection:
-            found = connection.execute(query).mappings().first()
-            return dict(found) if found else None
+        return next(iter(self.rows(query.limit(1))), None)
 
     def write(self, *statements: Any) -> int:
         """Runs statements in one transaction; returns how many rows the first one touched."""
@@ -127,11 +123,6 @@ class Store:
         """All versions of a task, the newest first; names are compared without case."""
         found = self.rows(sql.select(TASKS).where(TASKS.c.key == name.lower()))
         return sorted(found, key=lambda row: version_key(row["version"]), reverse=True)
-
-    def visible_tasks(self, account: str) -> list[Row]:
-        """Name keys, versions and definitions of the tasks that an account may use."""
-        query = sql.select(TASKS).where((TASKS.c.owner == account) | TASKS.c.public).order_by(TASKS.c.key)
-        return self.rows(query)
 
     # workflows
 
