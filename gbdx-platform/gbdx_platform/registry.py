@@ -6,6 +6,7 @@ import shlex
 from typing import Any
 
 from sqlalchemy.exc import IntegrityError
+from starlette.exceptions import HTTPException
 
 from gbdx_platform.containers import ImageError, bind_image
 from gbdx_platform.database import TASKS, Row, Store, version_key
@@ -13,14 +14,6 @@ from gbdx_platform.task_definition import Problem, container, container_properti
 from gbdx_platform.workflow_request import RequestError
 
 FIRST_VERSION = "0.0.1"
-
-
-class RefusedError(ValueError):
-    """A request that the registry refuses, with the HTTP status that says so."""
-
-    def __init__(self, status: int, message: str) -> None:
-        self.status = status
-        super().__init__(message)
 
 
 def checked(definition: Any) -> Row:
@@ -69,45 +62,47 @@ def register(store: Store, definition: Any, owner: str) -> str:
     """Registers a definition, returns its name.
 
     Raises:
-        RequestError: the definition's errors. RefusedError: it exists, or its version doesn't rise.
+        RequestError: the definition's errors. HTTPException: it exists, or its version doesn't rise.
     """
     definition = checked(definition)
     name, version = definition["name"], definition.get("version") or FIRST_VERSION
     versions = store.versions(name)
     if versions and versions[0]["owner"] != owner:
-        raise RefusedError(409, f"task {name!r} exists already and is another account's")
+        raise HTTPException(409, f"task {name!r} exists already and is another account's")
     if versions and version_key(version) <= version_key(versions[0]["version"]):
         newest = versions[0]["version"]
-        raise RefusedError(409, f"task {name!r} exists already: expected a version above {newest}, found {version}")
+        raise HTTPException(409, f"task {name!r} exists already: expected a version above {newest}, found {version}")
     try:
         store.write(TASKS.insert().values(**row_of(definition, owner, version)))
     except IntegrityError:
-        raise RefusedError(409, f"task {name!r} exists already: {version} was registered a moment ago") from None
+        raise HTTPException(409, f"task {name!r} exists already: {version} was registered a moment ago") from None
     return str(name)
+
+
+def named(store: Store, task_type: str) -> list[Row]:
+    """The rows that `name` or `name:version` means, the newest first, whosever they are."""
+    name, _, version = task_type.partition(":")
+    return [row for row in store.versions(name) if not version or row["version"] == version]
 
 
 def find(store: Store, task_type: str, account: str) -> Row | None:
     """The row that `name` or `name:version` means to an account; None when there is none that it may use."""
-    name, _, version = task_type.partition(":")
-    for row in store.versions(name):
-        if (not version or row["version"] == version) and (row["public"] or row["owner"] == account):
-            return row
-    return None
+    rows = named(store, task_type)
+    return next((row for row in rows if row["public"] or row["owner"] == account), None)
 
 
 def owned(store: Store, task_type: str, account: str, missing: int) -> list[Row]:
     """The versions that `name` or `name:version` means, all of them the account's own.
 
     Raises:
-        RefusedError: there is none (status `missing`), or it is another account's.
+        HTTPException: there is none (status `missing`), or it is another account's.
     """
-    name, _, version = task_type.partition(":")
-    rows = [row for row in store.versions(name) if not version or row["version"] == version]
+    rows = named(store, task_type)
     mine = [row for row in rows if row["owner"] == account]
     if not mine and any(row["public"] for row in rows):
-        raise RefusedError(403, f"task {task_type!r} is another account's")
+        raise HTTPException(403, f"task {task_type!r} is another account's")
     if not mine:
-        raise RefusedError(missing, f"task {task_type!r} is not registered")
+        raise HTTPException(missing, f"task {task_type!r} is not registered")
     return mine
 
 
@@ -115,7 +110,7 @@ def update(store: Store, task_type: str, definition: Any, account: str) -> Row:
     """Replaces the definition of one version; returns it with defaults.
 
     Raises:
-        RequestError, RefusedError.
+        RequestError, HTTPException.
     """
     row = owned(store, task_type, account, 404)[0]
     filled = checked(definition)
@@ -132,7 +127,7 @@ def delete(store: Store, task_type: str, account: str) -> str:
     """Deletes a task, all versions when none is named; returns its name.
 
     Raises:
-        RefusedError.
+        HTTPException.
     """
     rows = owned(store, task_type, account, 400)
     keys = [row["version"] for row in rows]

@@ -17,12 +17,15 @@ from botocore.exceptions import ClientError
 
 from gbdx_platform import accounts
 from gbdx_platform.accounts import DEFAULT_ACCOUNT
-from gbdx_platform.api import app
+from gbdx_platform.api import app, live
 from gbdx_platform.database import ACCOUNTS, Store
 from gbdx_platform.local_s3 import LocalS3, stop_leftover
 from gbdx_platform.runs import Runner
 from gbdx_platform.settings import LOOPBACK, Settings, read_credentials, write_private
 from gbdx_platform.storage import Storage
+
+# Of every answer, an error of the server's own included.
+HEADERS = [("X-Content-Type-Options", "nosniff"), ("Cache-Control", "no-cache")]
 
 
 class ServiceError(RuntimeError):
@@ -152,12 +155,12 @@ def serve(settings: Settings, certificate: str | None = None, key: str | None = 
         try:
             credentials["endpoint"] = local.endpoint if local else os.environ.get("AWS_ENDPOINT_URL_S3", "")
             runner = Runner(settings, store, make_storage(settings, local))
-            app.state.store, app.state.runner, app.state.settings = store, runner, settings
-            app.state.local_s3, app.state.endpoint = local, credentials["endpoint"]
+            live.store, live.runner = store, runner
+            live.endpoint, live.own_s3 = credentials["endpoint"], local is not None
             runner.start()
             config = uvicorn.Config(
                 app, settings.host, settings.port, log_level="warning", access_log=False, ssl_certfile=certificate,
-                ssl_keyfile=key, timeout_graceful_shutdown=5, server_header=False,
+                ssl_keyfile=key, timeout_graceful_shutdown=5, server_header=False, headers=HEADERS,
             )  # fmt: skip
             try:
                 Server(config, settings, credentials).run()

@@ -115,15 +115,3 @@ def workflow_object(row: Row, tasks: list[Row]) -> dict[str, Any]:
         "callback": row["callback"],
         "tasks": [task_object(task) for task in tasks],
     }
-
-
-def event_object(row: Row) -> dict[str, Any]:
-    """An event as clients see it."""
-    return {
-        "task": row["task"],
-        "timestamp": timestamp(row["time"]),
-        "when": row["time"],
-        "note": row["note"],
-        "state": row["state"],
-        "event": row["event"],
-    }
