@@ -47,7 +47,7 @@ def load(state: str | None = None, **options: Any) -> Settings:
         write_private(mark, secrets.token_hex(8))
     cores = os.cpu_count() or 1
     roots = [Path(root).resolve() for root in os.environ.get("GBDX_FILE_ROOTS", "").split(os.pathsep) if root]
-    found = Settings(
+    return Settings(
         state=folder,
         database_url=os.environ.get("DATABASE_URL") or f"sqlite:///{folder / 'platform.sqlite'}",
         service=mark.read_text("utf-8").strip(),
@@ -56,11 +56,8 @@ def load(state: str | None = None, **options: Any) -> Settings:
         slots=int(os.environ.get("GBDX_SLOTS") or cores),
         workflows=int(os.environ.get("GBDX_WORKFLOWS") or 2 * cores),
         keep_days=float(os.environ.get("GBDX_KEEP_DAYS") or Settings.keep_days),
+        **{key: value for key, value in options.items() if value is not None},
     )
-    for key, value in options.items():
-        if value is not None:
-            setattr(found, key, value)
-    return found
 
 
 def write_private(path: Path, text: str) -> None:
