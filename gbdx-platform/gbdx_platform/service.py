@@ -6,20 +6,17 @@ import contextlib
 import fcntl
 import json
 import os
-import secrets
 import signal
 from collections.abc import Iterator
 from typing import Any
 
-import sqlalchemy as sql
 import uvicorn
-from botocore.exceptions import ClientError
 
 from gbdx_platform import accounts
 from gbdx_platform.accounts import DEFAULT_ACCOUNT
 from gbdx_platform.api import app, live
-from gbdx_platform.database import ACCOUNTS, Store
-from gbdx_platform.local_s3 import LocalS3, stop_leftover
+from gbdx_platform.database import Store
+from gbdx_platform.local_s3 import LocalS3
 from gbdx_platform.runs import Runner
 from gbdx_platform.settings import LOOPBACK, Settings, read_credentials, write_private
 from gbdx_platform.storage import Storage
@@ -47,28 +44,13 @@ def only_one(settings: Settings) -> Iterator[None]:
         yield
 
 
-def default_credentials(settings: Settings, store: Store, url: str, endpoint: str) -> dict[str, Any]:
-    """The first account, and what the command line of this user logs in with; a new token at each start."""
-    known = read_credentials(settings.state)
-    if not (known.get("password") and accounts.account_of_password(store, DEFAULT_ACCOUNT, known["password"])):
-        known["password"] = accounts.add_account(store, DEFAULT_ACCOUNT)
+def default_credentials(settings: Settings, store: Store) -> dict[str, str]:
+    """What the command line of this user logs in with: the first account, and a new token at each start."""
+    password = read_credentials(settings.state).get("password", "")
+    if not accounts.account_of_password(store, DEFAULT_ACCOUNT, password):
+        password = accounts.add_account(store, DEFAULT_ACCOUNT)
     token = accounts.issue_tokens(store, DEFAULT_ACCOUNT)["access_token"]
-    known.update({"url": url, "username": DEFAULT_ACCOUNT, "token": token, "endpoint": endpoint})
-    return known
-
-
-def external_s3() -> bool:
-    """Whether the environment names object storage of its own."""
-    return bool(os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ACCESS_KEY_ID"))
-
-
-def admin_keys(settings: Settings) -> tuple[str, str]:
-    """The service's own keys to its local S3, made once."""
-    path = settings.state / "s3-admin.json"
-    if not path.is_file():
-        write_private(path, json.dumps([secrets.token_hex(10).upper(), secrets.token_urlsafe(30)]))
-    access, secret = json.loads(path.read_text("utf-8"))
-    return access, secret
+    return {"username": DEFAULT_ACCOUNT, "password": password, "token": token}
 
 
 def make_storage(settings: Settings, local: LocalS3 | None) -> Storage:
@@ -79,29 +61,10 @@ def make_storage(settings: Settings, local: LocalS3 | None) -> Storage:
     storage = Storage(
         settings.bucket, settings.file_roots, endpoint_url=local.endpoint, region_name="us-east-1", **keys
     )
-    try:
+    known = storage.client.exceptions
+    with contextlib.suppress(known.BucketAlreadyExists, known.BucketAlreadyOwnedByYou):
         storage.client.create_bucket(Bucket=settings.bucket)
-    except ClientError as error:
-        if error.response["Error"]["Code"] not in ("BucketAlreadyExists", "BucketAlreadyOwnedByYou"):
-            raise
     return storage
-
-
-class Server(uvicorn.Server):
-    """uvicorn's server; once it listens, it leaves the credentials for the command line."""
-
-    def __init__(self, config: uvicorn.Config, settings: Settings, credentials: dict[str, Any]) -> None:
-        super().__init__(config)
-        self.settings, self.credentials = settings, credentials
-
-    async def startup(self, sockets: Any = None) -> None:
-        """Listens, then says so."""
-        await super().startup(sockets)
-        if self.started:
-            write_private(self.settings.state / "credentials.json", json.dumps(self.credentials))
-            print(
-                f"gbdx-platform: {self.credentials['url']}, state and credentials in {self.settings.state}", flush=True
-            )
 
 
 def ended(signum: int, frame: object) -> None:
@@ -138,37 +101,34 @@ def serve(settings: Settings, certificate: str | None = None, key: str | None = 
         )
     check_engine(settings)
     signal.signal(signal.SIGTERM, ended)
-    with only_one(settings):
+    config = uvicorn.Config(
+        app, settings.host, settings.port, log_level="warning", access_log=False, ssl_certfile=certificate,
+        ssl_keyfile=key, timeout_graceful_shutdown=5, server_header=False, headers=HEADERS,
+    )  # fmt: skip
+    config.load()
+    with only_one(settings), contextlib.ExitStack() as ending, config.bind_socket() as listening:
         store = Store(settings.database_url)
-        store.row(sql.select(ACCOUNTS).limit(1))
-        url = f"{'https' if certificate else 'http'}://{settings.host}:{settings.port}"
-        credentials = default_credentials(settings, store, url, "")
-        write_private(settings.state / "credentials.json", json.dumps({**credentials, "url": ""}))
-        local = (
-            None
-            if external_s3()
-            else LocalS3(settings.state, settings.bucket, accounts.all_accounts(store), admin_keys(settings))
-        )
+        credentials = default_credentials(settings, store)
+        # Object storage of the operator's own, when the environment names some.
+        external = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ACCESS_KEY_ID")
+        local = None if external else LocalS3(settings.state, settings.bucket, accounts.all_accounts(store))
         if local:
-            stop_leftover(settings.state)
+            ending.callback(local.stop)
             local.start()
-        try:
-            credentials["endpoint"] = local.endpoint if local else os.environ.get("AWS_ENDPOINT_URL_S3", "")
-            runner = Runner(settings, store, make_storage(settings, local))
-            live.store, live.runner = store, runner
-            live.endpoint, live.own_s3 = credentials["endpoint"], local is not None
-            runner.start()
-            config = uvicorn.Config(
-                app, settings.host, settings.port, log_level="warning", access_log=False, ssl_certfile=certificate,
-                ssl_keyfile=key, timeout_graceful_shutdown=5, server_header=False, headers=HEADERS,
-            )  # fmt: skip
-            try:
-                Server(config, settings, credentials).run()
-            finally:
-                runner.stop()
-        finally:
-            if local:
-                local.stop()
+        live.endpoint = local.endpoint if local else os.environ.get("AWS_ENDPOINT_URL_S3", "")
+        live.store, live.own_s3 = store, local is not None
+        live.runner = Runner(settings, store, make_storage(settings, local))
+        live.runner.start()
+        ending.callback(live.runner.stop)
+        listening.listen()  # from here on clients wait for their answers, and may know the address
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        credentials |= {
+            "url": f"{'https' if certificate else 'http'}://{host}:{settings.port}",
+            "endpoint": live.endpoint,
+        }
+        write_private(settings.state / "credentials.json", json.dumps(credentials))
+        print(f"gbdx-platform: {credentials['url']}, state and credentials in {settings.state}", flush=True)
+        uvicorn.Server(config).run(sockets=[listening])
 
 
 def add_account(settings: Settings, name: str) -> str:

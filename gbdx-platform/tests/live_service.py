@@ -116,11 +116,12 @@ class Service:
     def check_secrets(self) -> None:
         """No password, key or token is in the log of the service, of its S3, or in an answer."""
         known = read_credentials(self.state)
-        secrets = {known["token"], known["password"], json.loads((self.state / "s3-admin.json").read_text())[1]}
-        for account in all_accounts(self.store()):
-            secrets |= {account["secret_key"], account["password"]}
-        logs = [(self.state / name).read_text("utf-8", "replace") for name in ("serve.log", "s3/log.txt")]
-        for text in (*logs, *self.answers):
+        identities = json.loads((self.state / "s3" / "identities.json").read_text())["identities"]
+        secrets = {known["token"], known["password"], *(one["credentials"][0]["secretKey"] for one in identities)}
+        secrets |= {account["password"] for account in all_accounts(self.store())}
+        assert len(secrets) > 2 + len(identities)
+        logs = [self.state / "serve.log", self.state / "s3" / "log.txt", *(self.state / "s3" / "logs").iterdir()]
+        for text in (*(log.read_text("utf-8", "replace") for log in logs), *self.answers):
             assert not [secret for secret in secrets if secret in text], text[:1000]
 
     def containers(self) -> str:

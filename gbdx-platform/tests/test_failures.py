@@ -6,13 +6,13 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from gbdx_platform import containers
+from gbdx_platform.local_s3 import LocalS3
 from live_service import API, IMAGE, Service, Session, definition, port, script, states, task, wait_until
 
 INPUTS = [port("data", required=False), port("a", "string", required=False)]
@@ -72,16 +72,34 @@ def test_a_full_disk_ends_tasks_with_a_note_and_the_service_lives_on(session: Se
         service.stop()
 
 
-def test_object_storage_that_goes_away_fails_what_needs_it_with_the_port(own_service: Service) -> None:
+@pytest.fixture
+def other_storage(own_service: Service, tmp_path: Path) -> Iterator[LocalS3]:
+    """Object storage that is not the service's own, so that nobody starts it again."""
+    running = LocalS3(tmp_path, "gbdx-customer-data", [])
+    running.launch()
+    running.wait()
+    access, secret = running.admin
+    own_service.environment |= {
+        "AWS_ENDPOINT_URL_S3": running.endpoint, "AWS_ACCESS_KEY_ID": access, "AWS_SECRET_ACCESS_KEY": secret,
+        "AWS_DEFAULT_REGION": "us-east-1", "GBDX_S3_LEND": f"{access}:{secret}",
+    }  # fmt: skip
+    yield running
+    running.stop()
+
+
+def test_object_storage_that_goes_away_fails_what_needs_it_with_the_port(
+    own_service: Service, other_storage: LocalS3
+) -> None:
     own_service.start()
     session = Session(own_service.client())
+    session.storage.client.create_bucket(Bucket=session.bucket)
     data = session.put("in/a.txt")
     write = "time.sleep(2)\nos.makedirs(work + 'output/out')\nopen(work + 'output/out/x', 'w').write('x')"
     session.register(definition("writes", INPUTS, [port("out")], script(write)))
     workflow = session.launch(task("keeps", "writes", {"data": data}, {"out": "kept"}))
     later = session.launch(task("fetches", "writes", {"data": data}))
     wait_until(lambda: "started" in session.events(workflow, "keeps"))
-    os.kill(int((own_service.state / "s3" / "pid").read_text()), signal.SIGKILL)
+    other_storage.stop()
     kept, fetched = session.wait(workflow), session.wait(later)
     assert (states(kept), states(fetched)) == ({"keeps": "complete/failed"}, {"fetches": "complete/failed"})
     assert kept["tasks"][0]["note"].startswith("output port 'out' could not be kept: Could not connect to the endpoint")

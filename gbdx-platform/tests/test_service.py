@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import stat
 from pathlib import Path
 
 import pytest
-from live_service import API, Service, Session, definition, port, script, states, task
+from live_service import API, Service, Session, definition, port, script, states, task, wait_until
 
 PORTS = ([port("a", "string", required=False)], [])
 
@@ -44,7 +46,7 @@ def test_secrets_are_in_no_log_and_their_files_are_closed(service: Service, sess
     log = (service.state / "serve.log").read_text()
     for secret in (known["token"], known["password"], keys["S3_secret_key"]):
         assert secret not in log
-    for name in ("credentials.json", "s3-admin.json", "s3/identities.json"):
+    for name in ("credentials.json", "s3/identities.json"):
         assert stat.S_IMODE((service.state / name).stat().st_mode) == 0o600
     assert keys["S3_session_token"] == ""
 
@@ -94,3 +96,28 @@ def test_no_service_without_tls_on_another_address_than_the_loopback(tmp_path: P
 def test_a_second_service_on_the_same_state_is_refused(service: Service) -> None:
     refused = service.command("serve", "--port", "1", check=False)
     assert (refused.returncode, "found another service on it" in refused.stderr) == (2, True)
+
+
+def test_local_object_storage_that_dies_comes_back_where_it_was_with_all_that_it_had(own_service: Service) -> None:
+    own_service.start()
+    session = Session(own_service.client())
+    before = session.http.get("/s3creds/v1/prefix").json()
+    copy = "import shutil; shutil.copytree(work + 'input/data', work + 'output/out')"
+    session.register(definition("copies", [port("data")], [port("out")], script(copy)))
+    url = session.put("in/a.txt", b"kept")
+    folder = own_service.state / "s3"
+    # More often than files of its log are kept.
+    for number in range(4):
+        dead = (folder / "pid").read_text()
+        os.kill(int(dead), signal.SIGKILL)
+        wait_until(lambda dead=dead: (folder / "pid").read_text() != dead)
+        found = session.run(task("copies", "copies", {"data": url}, {"out": f"out/{number}"}))
+        assert states(found) == {"copies": "complete/succeeded"}, found["tasks"][0]["note"]
+        assert session.text(f"out/{number}/a.txt") == "kept"
+    assert session.http.get("/s3creds/v1/prefix").json() == before
+    assert (own_service.state / "serve.log").read_text().count("local S3 had ended and was started again") == 4
+    pid = int((folder / "pid").read_text())
+    assert own_service.stop() == 0
+    assert not Path(f"/proc/{pid}").exists()
+    levels = [path.name.split(".log.")[1].split(".")[0] for path in (folder / "logs").glob("weed.*.log.*")]
+    assert 0 < max(levels.count(level) for level in levels) <= 2, levels
