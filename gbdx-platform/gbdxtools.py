@@ -30,10 +30,6 @@ class Port:
 class Ports:
     """The ports of one side of a task as attributes: those declared, and any that extend a multiplex port's name."""
 
-    _declared: list[dict[str, Any]]
-    _task: str | None
-    _used: dict[str, Port]
-
     def __init__(self, declared: list[dict[str, Any]], task: str | None = None) -> None:
         vars(self).update(_declared=declared, _task=task, _used={})
         for port in declared:

@@ -8,6 +8,7 @@ import os
 import shlex
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -142,7 +143,10 @@ def table(found: dict[str, Any]) -> Any:
     from rich.text import Text
 
     if "batch_workflow_id" in found:
-        shown = Table("workflow", "state", title=f"batch {found['batch_workflow_id']} {found['workflow_name']}")
+        counts = Counter(one["state"] for one in found["workflows"])
+        said = ", ".join(f"{count} {state}" for state, count in counts.items())
+        title = f"batch {found['batch_workflow_id']} {found['workflow_name']}\n{said}"
+        shown = Table("workflow", "state", title=Text(title))
         for one in found["workflows"]:
             shown.add_row(one["workflow_id"], Text(one["state"], COLORS.get(one["state"], "")))
         return shown
@@ -244,7 +248,7 @@ def demo(options: argparse.Namespace) -> None:
 TASK = ("task", {"help": "name, or name:version"})
 WORKFLOW = ("workflow", {"help": "its id"})
 LOCAL_IMAGE = ("--local-image", {"help": "a local image that gets the definition's name for it first"})
-WATCH = ("--watch", {"action": "store_true", "help": "show a live table until it is complete"})
+WATCH = ("--watch", {"action": "store_true", "help": "a live table until it is complete; Ctrl-C ends the table only"})
 # command -> function, (arguments of add_argument)..., an example
 COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int | None], list[tuple[str, dict[str, Any]]], str]] = {
     "serve": (serve, [

@@ -87,10 +87,13 @@ def workflow_file(folder: Path, kind: str, text: str, **more: object) -> str:
 
 def test_a_batch_is_launched_watched_and_shown(service: Service, echo: str, tmp_path: Path) -> None:
     lists = [{"name": "text", "values": ["a", "b"]}]
-    launched = service.command("launch", workflow_file(tmp_path, echo, "{{text}}", batch_values=lists), "--watch")
+    file = workflow_file(tmp_path, echo, "{{text}}", batch_values=lists, name="[/red]")
+    launched = service.command("launch", file, "--watch")
     batch = launched.stdout.split()[0]
     assert f"batch {batch}" in launched.stdout
-    assert len(re.findall("succeeded", service.command("status", batch).stdout)) == 2
+    assert "[/red]" in launched.stdout  # a name is text, no markup
+    shown = service.command("status", batch).stdout
+    assert (len(re.findall("│ succeeded", shown)), len(re.findall("2 succeeded", shown))) == (2, 1)
 
 
 def test_a_workflow_that_fails_ends_the_command_with_1(service: Service, echo: str, tmp_path: Path) -> None:
