@@ -196,6 +196,8 @@ def test_everything_wrong_with_a_workflow_is_said_at_once(session: Session, hell
                 task("clash", hello, {"data_in": ("wrong:text",)}),
                 task("a", hello, {"data_in": ("b:data_out",)}),
                 task("b", hello, {"data_in": ("a:data_out",)}),
+                task("behind", hello, {"data_in": ("b:data_out",)}),
+                task("self", hello, {"data_in": ("self:data_out",)}),
                 task("ghost", "no-such-task"),
                 task("place", hello, {"data_in": "/local/folder"}),
             ],
@@ -209,10 +211,11 @@ def test_everything_wrong_with_a_workflow_is_said_at_once(session: Session, hell
         "tasks[0].outputs[0].persist: expected false: strings can't be persisted, found true",
         "tasks[0].outputs[1].persistLocation: expected a relative path without '..', found \"../up\"",
         'tasks[1].inputs[0].source: expected a directory for the port "data_in", found the string "wrong:text"',
-        'tasks[4].taskType: expected a registered task that you may use, found "no-such-task"',
-        "tasks[5].inputs[0].value: expected the URL of a directory, found '/local/folder': "
+        'tasks[6].taskType: expected a registered task that you may use, found "no-such-task"',
+        "tasks[7].inputs[0].value: expected the URL of a directory, found '/local/folder': "
         "expected s3://bucket/key, an http(s) URL of S3, or file:///path",
         "tasks: expected sources without a cycle, found tasks in one: a, b",
+        "tasks: expected sources without a cycle, found tasks in one: self",
         'callback: expected an http or https URL, found "ftp://there"',
     }
 
