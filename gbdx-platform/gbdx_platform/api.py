@@ -26,7 +26,7 @@ from gbdx_platform.database import ACCOUNTS, BATCHES, EVENTS, TASKS, WORKFLOWS, 
 from gbdx_platform.runs import Runner, complain
 from gbdx_platform.task_definition import Problem
 from gbdx_platform.workflow_objects import new_workflow, workflow_object
-from gbdx_platform.workflow_request import RequestError, WorkflowRequest, batch_requests, parsed, problems_of
+from gbdx_platform.workflow_request import RequestError, WorkflowRequest, batch_requests, parsed, problems_of, staged
 
 PAGE = Path(__file__).with_name("page")
 PAGE_POLICY = (
@@ -286,7 +286,7 @@ def launch(account: Account, workflow: AnyWorkflow) -> Any:
     asked, rows = valid(account, workflow)
     if asked.get("batch_values"):
         raise RequestError([Problem("batch_values", "none here: POST to /workflows/v1/batch_workflows", "some")])
-    row, tasks = new_workflow(asked, account, rows)
+    row, tasks = new_workflow(staged(asked, rows, live.runner.settings.bucket, account), account, rows)
     live.store.add_workflows([(row, tasks)])
     live.runner.wake.set()
     return workflow_object(row, tasks)
@@ -392,7 +392,8 @@ def launch_batch(account: Account, workflow: AnyWorkflow) -> Any:
         problems = problems_of(one, rows)
         if problems:
             raise RequestError(problems)
-        entries.append(new_workflow(one, account, rows, batch["id"]))
+        kept = staged(one, rows, live.runner.settings.bucket, account)
+        entries.append(new_workflow(kept, account, rows, batch["id"]))
     live.store.add_workflows(entries, BATCHES.insert().values(**batch))
     live.runner.wake.set()
     return batch_object(batch)

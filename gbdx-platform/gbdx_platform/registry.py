@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from gbdx_platform.containers import ImageError, bind_image
 from gbdx_platform.database import TASKS, Row, Store, version_key
 from gbdx_platform.task_definition import Problem, container, container_properties, problems, quoted, with_defaults
-from gbdx_platform.workflow_request import RequestError
+from gbdx_platform.workflow_request import STAGING, RequestError
 
 FIRST_VERSION = "0.0.1"
 
@@ -86,9 +86,13 @@ def named(store: Store, task_type: str) -> list[Row]:
 
 
 def find(store: Store, task_type: str, account: str) -> Row | None:
-    """The row that `name` or `name:version` means to an account; None when there is none that it may use."""
+    """The row that `name` or `name:version` means to an account; None when there is none that it may use.
+
+    Where none is registered, StageDataToS3 is the service's own.
+    """
     rows = named(store, task_type)
-    return next((row for row in rows if row["public"] or row["owner"] == account), None)
+    own = STAGING if task_type.partition(":")[0] == STAGING["definition"]["name"] else None
+    return next((row for row in rows if row["public"] or row["owner"] == account), own)
 
 
 def owned(store: Store, task_type: str, account: str, missing: int) -> list[Row]:

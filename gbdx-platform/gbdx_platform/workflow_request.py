@@ -24,6 +24,22 @@ MOST_CYCLES = 10
 # A member of a multiplex port is a folder of its name in the container, and so is what is looked for after the run.
 FOLDER_NAME = re.compile(r"(?![.])[^/\\\x00-\x1f]+")
 BATCH_NAME = re.compile(r"\{\{\s*([^{}]+?)\s*\}\}|^\$batch_value:(.+)$")
+# What the registry says of the task of early gbdxtools' `savedata`, where nobody has registered one; see `staged`.
+STAGING: Row = {
+    "entrypoint": False,
+    "command": [],
+    "definition": {
+        "name": "StageDataToS3",
+        "description": "Keeps an output in S3, as persist and persistLocation do.",
+        "properties": {"isPublic": True, "timeout": 7200},
+        "inputPortDescriptors": [
+            {"name": "data", "type": "directory", "required": True, "description": "An output of another task."},
+            {"name": "destination", "type": "string", "required": True, "description": "Its URL below your prefix."},
+        ],
+        "outputPortDescriptors": [],
+        "containerDescriptors": [{"type": "DOCKER", "command": "", "properties": {"image": "none:none"}}],
+    },
+}
 
 
 class RequestError(ValueError):
@@ -250,6 +266,45 @@ def batch_requests(request: dict[str, Any]) -> list[dict[str, Any]]:
     if unknown := sorted(used - lists.keys()):
         raise RequestError([Problem("batch_values", f"a list for each of {', '.join(unknown)}", ", ".join(lists))])
     return [filled(request, dict(zip(lists, one, strict=True))) for one in zip(*lists.values(), strict=True)]
+
+
+def staged(request: dict[str, Any], registry: dict[str, Row], bucket: str, account: str) -> dict[str, Any]:
+    """A valid request in which outputs are persisted that it has StageDataToS3 copy, and which has no such task.
+
+    Raises:
+        RequestError: data that is no task's output, a destination outside the account's prefix, two for one output.
+    """
+    one, found = copy.deepcopy(request), []
+    tasks = {task["name"]: task for task in one["tasks"]}
+    for index, task in enumerate(one["tasks"]):
+        if registry[task["taskType"]] is not STAGING:
+            continue
+        key, given = f"tasks[{index}].inputs", {entry["name"]: entry for entry in task["inputs"]}
+        source, url = source_of(given["data"]), given["destination"].get("value")
+        location = location_of(str(url), bucket, account)
+        if source is None:
+            found.append(Problem(key, 'a source for the port "data"', quoted(given["data"]["value"])))
+        elif location is None:
+            found.append(Problem(key, f"a destination below s3://{bucket}/{account}/", quoted(url)))
+        else:
+            outputs = tasks[source[0]]["outputs"]
+            kept = {"name": source[1], "persist": True, "persistLocation": location}
+            if any(output.get("persist") and output != kept for output in outputs if output["name"] == source[1]):
+                found.append(Problem(key, f"one place for {':'.join(source)}", f"another beside {quoted(location)}"))
+            outputs[:] = [output for output in outputs if output["name"] != source[1]] + [kept]
+    if found:
+        raise RequestError(found)
+    return one | {"tasks": [task for task in one["tasks"] if registry[task["taskType"]] is not STAGING]}
+
+
+def location_of(url: str, bucket: str, account: str) -> str | None:
+    """What a URL is as a persistLocation of an account, None when it is outside its prefix."""
+    try:
+        place = parse(url)
+    except StorageError:
+        return None
+    below = place.key.removeprefix(f"{account}/").rstrip("/")
+    return below if place.bucket == bucket and below != place.key and safe_location(below) else None
 
 
 def list_name(match: re.Match[str]) -> str:

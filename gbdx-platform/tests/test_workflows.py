@@ -326,3 +326,60 @@ def test_no_name_of_a_port_or_task_means_another_one(session: Session, fresh: st
     run(document, "", given, tmp_path)
     written = [json.loads((tmp_path / "out" / f"{name}.ports.json").read_text()) for name in ("a", "a_b")]
     assert [[one["said"], one["gate"]] for one in written] == said
+
+
+def staging(session: Session, data: Any, place: str, name: str = "StageDataToS3_1") -> dict[str, Any]:
+    """A task as the savedata of early gbdxtools makes it."""
+    destination = place if ":" in place else f"s3://{session.bucket}/{session.prefix}/{place}"
+    return task(name, "StageDataToS3", {"data": data, "destination": destination}, timeout=7200)
+
+
+def test_the_savedata_of_early_gbdxtools_persists_the_output(session: Session, hello: str, fresh: str) -> None:
+    described = session.http.get(f"{API}/tasks/StageDataToS3").json()
+    assert [one["name"] for one in described["inputPortDescriptors"]] == ["data", "destination"]
+    data = session.put(f"{fresh}/in/a.txt")
+    copied = task("parts", fresh, {"data1": ("one:data_out",)})
+    text = "import shutil; shutil.copytree(work + 'input/data1', work + 'output/result_1')"
+    ports = [port("data", multiplex=True)], [port("result_", multiplex=True)]
+    session.register(definition(fresh, *ports, script(text)))
+    found = session.run(
+        staging(session, ("one:data_out",), f"{fresh}/one"),
+        task("one", hello, {"data_in": data, "message": "kept"}),
+        copied,
+        staging(session, ("parts:result_1",), f"{fresh}/parts/", "StageDataToS3_2"),
+    )
+    assert states(found) == {"one": "complete/succeeded", "parts": "complete/succeeded"}
+    assert session.text(f"{fresh}/one/out.txt") == session.text(f"{fresh}/parts/out.txt") == "a.txt\nkept"
+
+
+def test_a_batch_of_savedata_persists_each_to_its_own_place(session: Session, hello: str, fresh: str) -> None:
+    data = session.put(f"{fresh}/in/a.txt")
+    places = [f"s3://{session.bucket}/{session.prefix}/{fresh}/{number}" for number in "12"]
+    tasks = [task("one", hello, {"data_in": data}), staging(session, ("one:data_out",), "$batch_value:places")]
+    request = {"name": "w", "tasks": tasks, "batch_values": [{"name": "places", "values": places}]}
+    batch = session.http.post(f"{API}/batch_workflows", json=request).json()
+    for entry in batch["workflows"]:
+        assert session.wait(entry["workflow_id"])["state"]["event"] == "succeeded"
+    assert [session.names(f"{fresh}/{number}") for number in "12"] == [["out.txt"], ["out.txt"]]
+
+
+def test_savedata_elsewhere_of_nothing_or_twice_is_refused_with_sentences(session: Session, hello: str) -> None:
+    own = f"s3://{session.bucket}/{session.prefix}/"
+    tasks = [
+        task("one", hello, {"data_in": f"{own}in"}),
+        staging(session, ("one:data_out",), f"s3://{session.bucket}/alice/x", "elsewhere"),
+        staging(session, ("one:data_out",), f"{own}../alice/x", "up"),
+        staging(session, f"{own}in", "x", "value"),
+        staging(session, ("one:data_out",), "x", "first"),
+        staging(session, ("one:data_out",), "y", "second"),
+    ]
+    answer = session.http.post(f"{API}/workflows", json={"name": "w", "tasks": tasks})
+    assert (answer.status_code, answer.json()["message"].split("; ")) == (
+        400,
+        [
+            f'tasks[1].inputs: expected a destination below {own}, found "s3://{session.bucket}/alice/x"',
+            f'tasks[2].inputs: expected a destination below {own}, found "{own}../alice/x"',
+            f'tasks[3].inputs: expected a source for the port "data", found "{own}in"',
+            'tasks[5].inputs: expected one place for one:data_out, found another beside "y"',
+        ],
+    )
