@@ -53,6 +53,8 @@ class Client:
                 "service: expected one that was started with `gbdx-platform serve`, or GBDX_URL and GBDX_TOKEN, "
                 f"found {f'no token for {url}' if url else 'neither'}"
             )
+        if not (self.token.isascii() and self.token.isprintable()):
+            raise ClientError("GBDX_TOKEN: expected one line of ASCII text, found other characters")
         self.http = httpx.Client(base_url=url, headers={"Authorization": f"Bearer {self.token}"}, timeout=120)
 
     def ask(self, method: str, path: str, body: Any = None, **parameters: Any) -> httpx.Response:

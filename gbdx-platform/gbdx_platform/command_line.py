@@ -36,6 +36,13 @@ def read_json(path: str) -> Any:
         raise ClientError(f"{path}: expected JSON, found {error}") from None
 
 
+def port_number(text: str) -> int:
+    """A port to listen on."""
+    if not text.isdecimal() or not 0 < int(text) < 2**16:
+        raise argparse.ArgumentTypeError(f"expected a number from 1 to 65535, found {text!r}")
+    return int(text)
+
+
 def show(value: Any) -> None:
     """A JSON answer for people and programs."""
     print(json.dumps(value, indent=4, ensure_ascii=False))
@@ -253,7 +260,7 @@ WATCH = ("--watch", {"action": "store_true", "help": "a live table until it is c
 COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int | None], list[tuple[str, dict[str, Any]]], str]] = {
     "serve": (serve, [
         ("--host", {"help": "address to listen on (default: 127.0.0.1)"}),
-        ("--port", {"type": int, "help": "port to listen on (default: 8725)"}),
+        ("--port", {"type": port_number, "help": "port to listen on (default: 8725)"}),
         ("--certificate", {"help": "TLS certificate (PEM)"}),
         ("--key", {"help": "its key"}),
         ("--plain-http", {"action": "store_true", "help": "no TLS though the host is no loopback"}),

@@ -169,6 +169,9 @@ def test_a_service_that_is_away_a_wrong_token_and_none_at_all_are_sentences(serv
     found = elsewhere(service, GBDX_URL=nowhere, GBDX_TOKEN="x")
     assert found == f"service: expected an answer at {nowhere}, found [Errno 111] Connection refused"
     assert elsewhere(service, GBDX_URL=own, GBDX_TOKEN="x") == "expected a valid bearer token, found none"
+    for token in ("tök", "a\nb"):
+        found = elsewhere(service, GBDX_URL=own, GBDX_TOKEN=token)
+        assert found == "GBDX_TOKEN: expected one line of ASCII text, found other characters"
     assert elsewhere(service, GBDX_URL=nowhere) == f"{needed}no token for {nowhere}"
     assert elsewhere(Service(tmp_path)) == f"{needed}neither"
 
@@ -228,6 +231,14 @@ def test_a_watch_that_is_interrupted_leaves_the_workflow_running(
     assert workflow in rest
     assert states(session.http.get(f"{API}/workflows/{workflow}").json()) == {"one": "running/started"}
     service.command("cancel", workflow)
+
+
+@pytest.mark.parametrize("port", ["0", "65536", "-1", "http"])
+def test_a_port_that_is_none_is_refused_before_anything_starts(port: str, tmp_path: Path) -> None:
+    done = Service(tmp_path).command("serve", f"--port={port}", check=False)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].endswith(f"--port: expected a number from 1 to 65535, found '{port}'")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_every_command_says_what_it_does_and_gives_an_example_that_it_takes() -> None:
