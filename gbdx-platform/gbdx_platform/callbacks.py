@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import threading
-import urllib.request
+
+import httpx
 
 from gbdx_platform.database import WORKFLOWS, Store
 from gbdx_platform.workflow_objects import workflow_object
@@ -14,17 +15,19 @@ TRIES = 5
 
 
 def deliver(store: Store, workflow: str, stopping: threading.Event) -> None:
-    """POSTs the workflow object to its callback until one POST is answered well, five times at most."""
+    """POSTs the workflow object to its callback until one POST is answered well, five times at most.
+
+    A redirection is no good answer: who launches a workflow names an address, and only that is asked.
+    """
     row = store.workflow(workflow)
     if row is None:
         return
     body = json.dumps(workflow_object(row, store.tasks_of(workflow))).encode()
     headers = {"Content-Type": "application/json", "X-Gbdx-Workflow": workflow}
     for attempt in range(TRIES):
-        with contextlib.suppress(OSError, ValueError):
-            request = urllib.request.Request(row["callback"], body, headers)  # noqa: S310 (http or https, checked)
-            urllib.request.urlopen(request, timeout=10).close()  # noqa: S310
-            break
+        with contextlib.suppress(httpx.HTTPError, httpx.InvalidURL):
+            if httpx.post(row["callback"], content=body, headers=headers, timeout=10).is_success:
+                break
         if stopping.wait(min(2**attempt, 30)):
             return  # the next start tries again
     store.write(WORKFLOWS.update().where(WORKFLOWS.c.id == workflow).values(called_back=True))
