@@ -60,9 +60,10 @@ STATUS_EXPRESSION = """${
   if (word === "fail" || word === "failed") { return "failed"; }
   if (word !== "success") { return code === 0 ? "broken contract" : "failed"; }
   if (code !== 0) { return "failed"; }
-  var folders = %s, texts = %s;
-  for (var f = 0; f < folders.length; f++) { if (!found[folders[f]]) { return "broken contract"; } }
-  for (var s = 0; s < texts.length; s++) { if (!strings.hasOwnProperty(texts[s])) { return "broken contract"; } }
+  var isString = %s;
+  for (var port in isString) {
+    if (!(isString[port] ? strings : found).hasOwnProperty(port)) { return "broken contract"; }
+  }
   return "success";
 }"""
 
@@ -285,10 +286,9 @@ def output_parameter(port: dict[str, Any], prefix: str, kinds: tuple[str, ...] =
 def record_outputs(definition: Cwl, prefix: str) -> Cwl:
     """The outputs that every task has: what became of it, its exit code and logs."""
     expected = [port for port in output_ports(definition) if not port.get("multiplex") and port.get("required", True)]
-    folders = [port["name"] for port in expected if not is_string(port)]
-    texts = [port["name"] for port in expected if is_string(port)]
-    globs = [EXIT_FILE, "status.json", "output/ports.json", *map(folder_pattern, folders)]
-    expression = STATUS_EXPRESSION % (json.dumps(folders), json.dumps(texts))
+    folders = [folder_pattern(port["name"]) for port in expected if not is_string(port)]
+    globs = [EXIT_FILE, "status.json", "output/ports.json", *folders]
+    expression = STATUS_EXPRESSION % json.dumps({port["name"]: is_string(port) for port in expected})
     return {
         STATUS: {"type": "string", "outputBinding": {"glob": globs, "loadContents": True, "outputEval": expression}},
         EXIT_CODE: {"type": "int", "outputBinding": {"outputEval": "$(runtime.exitCode)"}},

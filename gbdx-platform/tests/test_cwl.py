@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cwl_runner import cwltool
+from cwl_runner import cwltool, run
 from gbdx_platform import cwl_tool
 from gbdx_platform.cwl_workflow import Step, plan
 from gbdx_platform.task_definition import container_properties
@@ -101,6 +101,24 @@ def test_an_exported_task_is_valid_cwl_and_stops_its_command_at_the_timeout(
     (tmp_path / "task.cwl").write_text(json.dumps(document))
     ran = cwltool("--outdir", tmp_path / "out", tmp_path / "task.cwl")
     assert json.loads(ran.stdout)["gbdx_status"] == "timedout", ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "status"),
+    [
+        ("os.makedirs(work + 'output/folder'); strings['word'] = ''", "success"),
+        ("os.makedirs(work + 'output/folder')", "broken contract"),
+        ("strings['word'] = 'w'", "broken contract"),
+        ("os.makedirs(work + 'output/folder'); strings = None", "broken contract"),
+    ],
+    ids=["all there", "no string", "no folder", "no object in ports.json"],
+)
+def test_a_declared_output_that_is_missing_breaks_the_contract_in_cwltool_alone(
+    tmp_path: Path, hello_image: str, text: str, status: str
+) -> None:
+    outputs = [port("folder"), port("word", "string"), port("more", required=False), port("part", multiplex=True)]
+    document = cwl_tool.tool(definition("one", [port("a", "string", required=False)], outputs, script(text)), [])
+    assert run(document, "one", {}, tmp_path)["gbdx_status"] == status
 
 
 def test_an_unknown_format_is_refused(session: Session, hello: str) -> None:
