@@ -22,21 +22,26 @@ def checked(definition: Any) -> Row:
     Raises:
         RequestError: all its errors.
     """
-    errors = [problem for problem in problems(definition) if problem.severity == "error"]
+    errors = [problem for problem in problems(definition) if problem.severity == "error"] or unrunnable(definition)
     if errors:
         raise RequestError(errors)
-    command = container(definition).get("command") or ""
+    return with_defaults(definition)
+
+
+def unrunnable(definition: Row) -> list[Problem]:
+    """What the schema allows and this service does not take."""
+    found = []
+    command, kind = container(definition).get("command") or "", container(definition).get("type")
+    if len(definition["name"]) > 200:
+        found.append(Problem("name", "at most 200 characters", str(len(definition["name"]))))
+    if kind not in ("DOCKER", "GPUDOCKER"):
+        found.append(Problem("containerDescriptors[0].type", "DOCKER or GPUDOCKER to run here", quoted(kind)))
     try:
         shlex.split(command)
     except ValueError as error:
         expected = f"a command line ({str(error).lower()})"
-        raise RequestError([Problem("containerDescriptors[0].command", expected, quoted(command))]) from None
-    if len(definition["name"]) > 200:
-        raise RequestError([Problem("name", "at most 200 characters", str(len(definition["name"])))])
-    kind = container(definition).get("type")
-    if kind not in ("DOCKER", "GPUDOCKER"):
-        raise RequestError([Problem("containerDescriptors[0].type", "DOCKER or GPUDOCKER to run here", quoted(kind))])
-    return with_defaults(definition)
+        found.append(Problem("containerDescriptors[0].command", expected, quoted(command)))
+    return found
 
 
 def row_of(definition: Row, owner: str, version: str) -> Row:

@@ -105,7 +105,11 @@ def serve(settings: Settings, certificate: str | None = None, key: str | None = 
         app, settings.host, settings.port, log_level="warning", access_log=False, ssl_certfile=certificate,
         ssl_keyfile=key, timeout_graceful_shutdown=5, server_header=False, headers=HEADERS,
     )  # fmt: skip
-    config.load()
+    try:
+        config.load()
+    except OSError as error:
+        expected = f"certificate: expected PEM files with a certificate and its key, {certificate} and {key}"
+        raise ServiceError(f"{expected}, found: {error}") from None
     with only_one(settings), contextlib.ExitStack() as ending, config.bind_socket() as listening:
         store = Store(settings.database_url)
         credentials = default_credentials(settings, store)

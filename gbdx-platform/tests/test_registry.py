@@ -64,6 +64,20 @@ def test_all_errors_of_a_definition_come_at_once_with_key_expected_and_found(ses
     ]  # fmt: skip
 
 
+def test_all_that_the_schema_allows_and_the_service_does_not_take_comes_at_once(session: Session, fresh: str) -> None:
+    asked = definition(fresh.ljust(201, "x"), *PORTS, "echo 'open")
+    asked["containerDescriptors"][0]["type"] = "AMI"
+    answer = session.http.post(f"{API}/tasks", json=asked)
+    assert (answer.status_code, answer.json()["errors"]) == (400, [
+        {"key": "name", "expected": "at most 200 characters", "found": "201"},
+        {"key": "containerDescriptors[0].type", "expected": "DOCKER or GPUDOCKER to run here", "found": '"AMI"'},
+        {
+            "key": "containerDescriptors[0].command", "expected": "a command line (no closing quotation)",
+            "found": '"echo \'open"',
+        },
+    ])  # fmt: skip
+
+
 def test_an_image_that_is_nowhere_refuses_the_registration(session: Session, fresh: str) -> None:
     asked = definition(fresh, *PORTS, "")
     asked["containerDescriptors"][0]["properties"]["image"] = "localhost/no-such-image:1"

@@ -41,6 +41,17 @@ def secure(certificate: tuple[Path, Path], tmp_path: Path) -> Iterator[Service]:
     assert running.stop() == 0
 
 
+def test_a_certificate_that_is_none_is_refused_with_its_name(certificate: tuple[Path, Path], tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    state.mkdir()
+    broken = tmp_path / "broken.pem"
+    broken.write_text("no certificate")
+    key = str(certificate[1])
+    refused = Service(state).command("serve", "--certificate", str(broken), "--key", key, check=False)
+    expected = f"certificate: expected PEM files with a certificate and its key, {broken} and {key}, found: "
+    assert (refused.returncode, refused.stderr.startswith(expected)) == (2, True), refused.stderr
+
+
 def test_a_service_with_a_certificate_speaks_tls_and_nothing_else(
     secure: Service, certificate: tuple[Path, Path]
 ) -> None:
