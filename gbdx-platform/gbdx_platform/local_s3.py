@@ -13,8 +13,6 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +21,7 @@ from gbdx_platform.settings import write_private
 READY_SECONDS = 60
 # It waits for idle connections of clients; what was written is with the operating system by then.
 STOP_SECONDS = 3
-# A dead server is back within the tries that a workflow has for its data.
+# How often a dead server is looked for: it listens again within a workflow's tries for its data.
 WATCH_SECONDS = 1
 # Roles of `weed mini` and the flag of each one's port; a gRPC port is its own.
 PORTS = (
@@ -34,7 +32,7 @@ ROLES = (
     "-master.telemetry=false", "-admin.ui=false", "-webdav=false", "-s3.iam=false", "-s3.port.iceberg=0",
     "-s3.port.lance=0",
 )  # fmt: skip
-# Its log: files of 8 MB, the newest two of each of three levels; log.txt has what it says at its start.
+# Its log: files of 8 MB, the newest two of each of three levels; log.txt has what it says at its start, and its end.
 LOG_OPTIONS = (
     "-logtostderr=false", "-alsologtostderr=false", "-stderrthreshold=FATAL", "-log_max_size_mb=8", "-log_max_files=2",
 )  # fmt: skip
@@ -42,11 +40,9 @@ LOG_OPTIONS = (
 
 def free_ports(count: int) -> list[int]:
     """Ports that are free on the loopback now."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
+    with contextlib.ExitStack() as held:
+        sockets = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [one.getsockname()[1] for one in sockets]
 
 
 def identities(admin: tuple[str, str], accounts: list[dict[str, Any]], bucket: str) -> dict[str, Any]:
@@ -81,7 +77,8 @@ class LocalS3:
             folder.mkdir(exist_ok=True, mode=0o700)
         write_private(self.folder / "identities.json", json.dumps(identities(self.admin, accounts, bucket)))
         ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
-        self.endpoint = f"http://127.0.0.1:{ports['s3.port']}"
+        self.port = ports["s3.port"]
+        self.endpoint = f"http://127.0.0.1:{self.port}"
         self.command = [
             program, f"-logdir={self.folder / 'logs'}", *LOG_OPTIONS, "mini", "-ip=127.0.0.1", "-ip.bind=127.0.0.1",
             f"-dir={self.folder / 'data'}", f"-s3.config={self.folder / 'identities.json'}", *ROLES,
@@ -104,7 +101,10 @@ class LocalS3:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
         # The server's heap is 230 MB from the start, half of it never touched: under a limit below that it would
         # collect garbage without end, a tenth of a core while idle.
-        with (self.folder / "log.txt").open("wb") as log:
+        log_file = self.folder / "log.txt"
+        if log_file.exists():
+            log_file.replace(self.folder / "log.before.txt")  # the last words of one that died
+        with log_file.open("wb") as log:
             self.process = subprocess.Popen(
                 self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
                 env={"GOMEMLIMIT": "400MiB", **environment}, cwd=self.folder,
@@ -120,19 +120,17 @@ class LocalS3:
                     print("gbdx-platform: the local S3 had ended and was started again", file=sys.stderr, flush=True)
 
     def wait(self) -> None:
-        """Until the server answers, with whatever status."""
+        """Until the server listens."""
         deadline = time.monotonic() + READY_SECONDS
         while time.monotonic() < deadline and self.process and self.process.poll() is None:
             try:
-                urllib.request.urlopen(self.endpoint, timeout=2)  # noqa: S310 (our own http address)
-                return
-            except urllib.error.HTTPError:
+                socket.create_connection(("127.0.0.1", self.port), timeout=2).close()
                 return
             except OSError:
                 time.sleep(0.05)
         self.stop()
         raise RuntimeError(
-            f"local S3: expected an answer at {self.endpoint}, found none; see {self.folder / 'log.txt'}"
+            f"local S3: expected an answer at {self.endpoint}, found none; see the logs in {self.folder}"
         )
 
     def stop(self) -> None:

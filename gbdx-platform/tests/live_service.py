@@ -120,7 +120,11 @@ class Service:
         secrets = {known["token"], known["password"], *(one["credentials"][0]["secretKey"] for one in identities)}
         secrets |= {account["password"] for account in all_accounts(self.store())}
         assert len(secrets) > 2 + len(identities)
-        logs = [self.state / "serve.log", self.state / "s3" / "log.txt", *(self.state / "s3" / "logs").iterdir()]
+        logs = [
+            self.state / "serve.log",
+            *(self.state / "s3").glob("log*.txt"),
+            *(self.state / "s3" / "logs").iterdir(),
+        ]
         for text in (*(log.read_text("utf-8", "replace") for log in logs), *self.answers):
             assert not [secret for secret in secrets if secret in text], text[:1000]
 
