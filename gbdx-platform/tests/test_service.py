@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 from botocore.exceptions import BotoCoreError, ClientError
-from live_service import API, Service, Session, definition, port, script, states, task, wait_until
+from gbdx_platform.settings import read_credentials
+from live_service import API, Service, Session, definition, port, script, serving, states, task, wait_until
 
 PORTS = ([port("a", "string", required=False)], [])
 
@@ -92,6 +93,13 @@ def test_no_service_without_tls_on_another_address_than_the_loopback(tmp_path: P
     refused = Service(tmp_path).command("serve", "--host", "0.0.0.0", check=False)
     assert refused.returncode == 2
     assert "host: expected a loopback address or a certificate, found 0.0.0.0 without TLS" in refused.stderr
+
+
+def test_a_service_on_the_loopback_of_ipv6_leaves_an_address_that_works(tmp_path: Path) -> None:
+    no_storage = {"AWS_ENDPOINT_URL_S3": "http://127.0.0.1:9", "AWS_DEFAULT_REGION": "us-east-1"}
+    with serving(tmp_path, "--host", "::1", **no_storage) as running:
+        assert read_credentials(tmp_path)["url"].startswith("http://[::1]:")
+        assert running.client().get(f"{API}/heartbeat").json() == "ok"
 
 
 def test_a_second_service_on_the_same_state_is_refused(service: Service) -> None:
