@@ -125,6 +125,11 @@ def user() -> tuple[int, int]:
     return (os.getuid(), os.getgid()) if os.getuid() else (CONTAINER_UID, CONTAINER_UID)
 
 
+def let_read(folder: Path) -> None:
+    """Lets everybody read all that is in a folder, because a task may be another user than the one who wrote it."""
+    subprocess.run(["chmod", "-R", "a+rX", "--", folder], capture_output=True, check=False)
+
+
 def run_options(name: str, service: str, mounts: list[str], gpu: bool) -> list[str]:
     """Everything before the image: the same hardened container as in the local worker (`make run`)."""
     allowed = limits()

@@ -246,7 +246,10 @@ class Runner:
             place = url if (task, port) in made else target.as_uri()
             try:
                 if place != url:
+                    # Closed, because what is fetched into it is made readable for the tasks' user.
+                    (folder / "inputs").mkdir(parents=True, exist_ok=True, mode=0o700)
                     self.try_storage(row["id"], self.storage.fetch, url, row["owner"], target)
+                    containers.let_read(target)
                 plan.job[identifier] = {"class": "Directory", "location": place}
             except Exception as error:
                 faults[task] = f"input port {port!r}: {printable(str(error))}"

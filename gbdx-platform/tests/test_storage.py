@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import threading
@@ -17,7 +18,7 @@ from boto3.s3.transfer import TransferConfig
 from gbdx_platform.client import Client
 from gbdx_platform.storage import Place, Storage, StorageError, parse, safe_relative
 from gbdx_platform.transfers import PART, TransferError, abort_unfinished, get, part_size, partial_file, put
-from live_service import Service, Session
+from live_service import Service, Session, definition, port, script, task
 
 LARGE = bytes(range(256)) * 4 * 2**10 * 20  # 20 MiB: three parts
 
@@ -243,6 +244,27 @@ def test_a_key_that_is_file_and_folder_at_once_is_a_sentence(session: Session, t
         return  # this S3 server refuses such keys itself
     with pytest.raises(StorageError, match="expected keys that make files and folders"):
         session.storage.fetch(url, session.prefix, tmp_path / "in")
+
+
+def test_a_task_reads_what_only_the_service_could_read(own_service: Service, tmp_path: Path, fresh: str) -> None:
+    closed = tmp_path / "root" / "in" / "closed"
+    closed.mkdir(parents=True, mode=0o700)
+    (closed / "b.txt").write_text("b")
+    (closed / "b.txt").chmod(0o600)
+    own_service.environment["GBDX_FILE_ROOTS"] = str(tmp_path / "root")
+    old = os.umask(0o077)
+    try:
+        own_service.start()
+    finally:
+        os.umask(old)
+    session = Session(own_service.client())
+    read = "strings['said'] = open(work + 'input/s3/sub/a.txt').read() + open(work + 'input/file/closed/b.txt').read()"
+    session.register(definition(fresh, [port("s3"), port("file")], [port("said", "string")], script(read)))
+    session.put(f"{fresh}/in/sub/a.txt", b"a")
+    inputs = {"s3": f"s3://{session.bucket}/{session.prefix}/{fresh}/in", "file": closed.parent.as_uri()}
+    [only] = session.run(task("reads", fresh, inputs))["tasks"]
+    assert (only["state"]["event"], only["outputs"][0]["value"]) == ("succeeded", "ab"), only["note"]
+    assert (closed.stat().st_mode & 0o777, (closed / "b.txt").stat().st_mode & 0o777) == (0o700, 0o600)
 
 
 def test_keys_of_the_operators_storage_are_lent_to_the_accounts_named_and_to_no_other(tmp_path: Path) -> None:
