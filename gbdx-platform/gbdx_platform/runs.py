@@ -287,6 +287,9 @@ class Runner:
                 return verdict  # the service stops; the task stays unfinished
             task = tasks[step.name]
             if verdict.state == "success" and work:
+                containers.let_read(
+                    work / "output"
+                )  # a mode of 000 would stop the next task, or a service that isn't root
                 verdict, strings = self.keep(row, task, work, verdict), string_outputs(step, work)
                 task["body"] |= {"work": str(work), "strings": strings}
                 for output in task["body"]["outputs"]:

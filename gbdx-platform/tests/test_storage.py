@@ -18,7 +18,7 @@ from boto3.s3.transfer import TransferConfig
 from gbdx_platform.client import Client
 from gbdx_platform.storage import Place, Storage, StorageError, parse, safe_relative
 from gbdx_platform.transfers import PART, TransferError, abort_unfinished, get, part_size, partial_file, put
-from live_service import Service, Session, definition, port, script, task
+from live_service import Service, Session, definition, port, script, states, task
 
 LARGE = bytes(range(256)) * 4 * 2**10 * 20  # 20 MiB: three parts
 
@@ -265,6 +265,21 @@ def test_a_task_reads_what_only_the_service_could_read(own_service: Service, tmp
     [only] = session.run(task("reads", fresh, inputs))["tasks"]
     assert (only["state"]["event"], only["outputs"][0]["value"]) == ("succeeded", "ab"), only["note"]
     assert (closed.stat().st_mode & 0o777, (closed / "b.txt").stat().st_mode & 0o777) == (0o700, 0o600)
+
+
+def test_an_output_that_its_task_has_closed_is_kept_and_read_by_the_next(session: Session, fresh: str) -> None:
+    close = (
+        "os.makedirs(work + 'output/out/sub'); path = work + 'output/out/sub/a.txt'\n"
+        "open(path, 'w').write('a'); os.chmod(path, 0); os.chmod(work + 'output/out/sub', 0)"
+    )
+    read = "strings['said'] = open(work + 'input/in/sub/a.txt').read()"
+    session.register(definition(f"{fresh}-closes", [port("a", "string", required=False)], [port("out")], script(close)))
+    session.register(definition(f"{fresh}-reads", [port("in")], [port("said", "string")], script(read)))
+    first = task("first", f"{fresh}-closes", persist={"out": f"{fresh}/out"})
+    found = session.run(first, task("second", f"{fresh}-reads", {"in": ("first:out",)}))
+    assert states(found) == {"first": "complete/succeeded", "second": "complete/succeeded"}, found
+    assert found["tasks"][1]["outputs"][0]["value"] == "a"
+    assert session.text(f"{fresh}/out/sub/a.txt") == "a"
 
 
 def test_keys_of_the_operators_storage_are_lent_to_the_accounts_named_and_to_no_other(tmp_path: Path) -> None:
