@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import shlex
+import threading
 from typing import Any
 
-from sqlalchemy.exc import IntegrityError
 from starlette.exceptions import HTTPException
 
 from gbdx_platform.containers import ImageError, bind_image
@@ -14,6 +14,8 @@ from gbdx_platform.task_definition import Problem, container, container_properti
 from gbdx_platform.workflow_request import STAGING, RequestError
 
 FIRST_VERSION = "0.0.1"
+# Between the look at a name's owner and versions and the new row, no other registration may come.
+REGISTERING = threading.Lock()
 
 
 def checked(definition: Any) -> Row:
@@ -71,16 +73,15 @@ def register(store: Store, definition: Any, owner: str) -> str:
     """
     definition = checked(definition)
     name, version = definition["name"], definition.get("version") or FIRST_VERSION
-    versions = store.versions(name)
-    if versions and versions[0]["owner"] != owner:
-        raise HTTPException(409, f"task {name!r} exists already and is another account's")
-    if versions and version_key(version) <= version_key(versions[0]["version"]):
-        newest = versions[0]["version"]
-        raise HTTPException(409, f"task {name!r} exists already: expected a version above {newest}, found {version}")
-    try:
-        store.write(TASKS.insert().values(**row_of(definition, owner, version)))
-    except IntegrityError:
-        raise HTTPException(409, f"task {name!r} exists already: {version} was registered a moment ago") from None
+    row = row_of(definition, owner, version)  # first, as a pull takes minutes
+    with REGISTERING:
+        newest = next(iter(store.versions(name)), None)
+        if newest and newest["owner"] != owner:
+            raise HTTPException(409, f"task {name!r} exists already and is another account's")
+        if newest and version_key(version) <= version_key(newest["version"]):
+            expected = f"expected a version above {newest['version']}, found {version}"
+            raise HTTPException(409, f"task {name!r} exists already: {expected}")
+        store.write(TASKS.insert().values(**row))
     return str(name)
 
 
@@ -127,8 +128,10 @@ def update(store: Store, task_type: str, definition: Any, account: str) -> Row:
     if filled["name"].lower() != row["key"] or version != row["version"]:
         expected = f"the name and version of the address, {row['key']}:{row['version']}"
         raise RequestError([Problem("name", expected, f"{filled['name']}:{version}")])
-    place = (TASKS.c.key == row["key"]) & (TASKS.c.version == row["version"])
-    store.write(TASKS.update().where(place).values(**row_of(filled, account, version)))
+    changed = row_of(filled, account, version)
+    place = (TASKS.c.key == row["key"], TASKS.c.version == row["version"], TASKS.c.owner == account)
+    if not store.write(TASKS.update().where(*place).values(**changed)):
+        raise HTTPException(404, f"task {task_type!r} was deleted a moment ago")
     return filled
 
 
@@ -140,5 +143,6 @@ def delete(store: Store, task_type: str, account: str) -> str:
     """
     rows = owned(store, task_type, account, 400)
     keys = [row["version"] for row in rows]
-    store.write(TASKS.delete().where(TASKS.c.key == rows[0]["key"], TASKS.c.version.in_(keys)))
+    place = (TASKS.c.key == rows[0]["key"], TASKS.c.version.in_(keys), TASKS.c.owner == account)
+    store.write(TASKS.delete().where(*place))
     return str(rows[0]["definition"]["name"])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
-from live_service import API, Session, definition, port, script, states, task
+from live_service import API, Service, Session, definition, port, script, states, task
 
 pytestmark = pytest.mark.both_databases
 PORTS = ([port("a", "string", required=False)], [])
@@ -119,3 +121,13 @@ def test_another_account_sees_only_what_is_public_and_changes_nothing(
     assert states(alice.run(task("theirs", public["name"]))) == {"theirs": "complete/succeeded"}
     refused = alice.http.post(f"{API}/workflows", json={"name": "x", "tasks": [task("mine", private["name"])]})
     assert refused.status_code == 400
+
+
+def test_a_name_that_two_accounts_register_at_the_same_time_becomes_one_accounts(
+    service: Service, session: Session, alice: Session, fresh: str
+) -> None:
+    asked = [(who, definition(fresh, *PORTS, "", version=f"0.{n}.0")) for n in range(4) for who in (session, alice)]
+    with ThreadPoolExecutor(len(asked)) as pool:
+        answers = list(pool.map(lambda one: one[0].http.post(f"{API}/tasks", json=one[1]), asked))
+    assert {answer.status_code for answer in answers} == {200, 409}
+    assert len({row["owner"] for row in service.store().versions(fresh)}) == 1
