@@ -111,17 +111,18 @@ def test_definitions_of_all_three_tasks_of_the_walkthrough_are_in_the_corpus():
 
 INPUT = "inputPortDescriptors"
 CONTAINER = ["containerDescriptors", 0]
+NAME = 'name: expected a task name without spaces, slashes, colons and control characters, other than "." and ".."'
 WRONG_IN_BOTH = [
-    (
-        ["name"],
-        None,
-        "name: expected a task name without spaces, slashes and colons, found nothing: the key is missing",
-    ),
-    (["name"], 3, "name: expected a task name without spaces, slashes and colons, found 3"),
-    (["name"], "", 'name: expected a task name without spaces, slashes and colons, found ""'),
-    (["name"], "a b", 'name: expected a task name without spaces, slashes and colons, found "a b"'),
-    (["name"], "a/b", 'name: expected a task name without spaces, slashes and colons, found "a/b"'),
-    (["name"], "hello\n", r'name: expected a task name without spaces, slashes and colons, found "hello\n"'),
+    (["name"], None, f"{NAME}, found nothing: the key is missing"),
+    (["name"], 3, f"{NAME}, found 3"),
+    (["name"], "", f'{NAME}, found ""'),
+    (["name"], "a b", f'{NAME}, found "a b"'),
+    (["name"], "a/b", f'{NAME}, found "a/b"'),
+    (["name"], "hello\n", rf'{NAME}, found "hello\n"'),
+    (["name"], "a\x1bb", rf'{NAME}, found "a\u001bb"'),
+    (["name"], "a\x7f", f'{NAME}, found "a\x7f"'),
+    (["name"], ".", f'{NAME}, found "."'),
+    (["name"], "..", f'{NAME}, found ".."'),
     (["description"], ["x"], 'description: expected a string, found ["x"]'),
     ([INPUT], None, f"{INPUT}: expected a list of at least 1, found nothing: the key is missing"),
     ([INPUT], [], f"{INPUT}: expected a list of at least 1, found a list of 0"),
