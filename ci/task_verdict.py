@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,9 @@ from typing import Any
 # A status or a ports.json is a few words; more than this is not read.
 MAX_JSON_BYTES = 1024 * 1024
 MAX_REASON = 500
+
+# What JSON can spell and no UTF-8 can.
+HALF_PAIR = re.compile("[\ud800-\udfff]")
 
 STATUS_WORDS = {"success": "success", "failed": "failed", "fail": "failed"}
 
@@ -176,6 +180,10 @@ def check_outputs(output: str, definition: dict[str, Any]) -> tuple[list[str], l
         problems = []
     except BrokenContractError as error:
         strings, problems = {}, [f"output/{error}"]
+    for key, value in strings.items():
+        if HALF_PAIR.search(key) or (isinstance(value, str) and HALF_PAIR.search(value)):
+            where = f"output/ports.json: {printable(repr(key), 100)}"
+            problems.append(f"{where}: expected text, found half a surrogate pair in {printable(repr(value), 100)}")
     names = [name for name in sorted(os.listdir(output)) if name != "ports.json"]
     found = {"directory": names, "string": sorted(strings)}
     for port in ports:

@@ -182,6 +182,7 @@ CASES = {
     "output-record-is-link": Case(0, "success", "outputs in"),
     "output-ports-is-link": Case(4, "broken contract", "output/ports.json: expected a plain file, found a symbolic"),
     "string-output-missing": Case(4, "broken contract", "'answer': expected a string, found ansver (string)"),
+    "string-output-half-pair": Case(4, "broken contract", r"found half a surrogate pair in '\ud83d'"),
     # What it may not.
     "writes-into-input": Case(1, "failed", "exit code 1, and status.json", (), input_is_unchanged),
     "writes-into-image": Case(1, "failed", "exit code 1, and status.json: expected the task to write it, found none"),

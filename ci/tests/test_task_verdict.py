@@ -117,6 +117,7 @@ def test_a_pipe_is_not_waited_for_and_a_link_is_not_followed(tmp_path: Path) -> 
         ('{"status": "success"}', ("success", "")),
         ('{"status": "SUCCESS", "reason": "done"}', ("success", "done")),
         ('{"status": "failed", "reason": "no\\nclouds"}', ("failed", "no clouds")),
+        (r'{"status": "failed", "reason": "no\ud800 clouds\u0000"}', ("failed", "no clouds")),
         ('{"status": "fail", "reason": null}', ("failed", "")),
         ('{"status": "Failed", "reason": 42}', ("failed", "42")),
         ('{"status": "failed", "status": "success"}', ("success", "")),
@@ -194,6 +195,25 @@ def test_broken_string_outputs_are_a_problem_even_when_none_is_declared(tmp_path
     problems, _ = check_outputs(str(tmp_path), {})
     assert len(problems) == 1
     assert problems[0].startswith("output/ports.json: expected one JSON object, found something else")
+
+
+@pytest.mark.parametrize(
+    ("text", "where", "found"),
+    [
+        (r'{"word": "bad \ud800"}', "'word'", r"'bad \ud800'"),
+        (r'{"word": "\ude00\ud83d"}', "'word'", r"'\ude00\ud83d'"),
+        (r'{"\udfff": 1}', r"'\udfff'", "1"),
+    ],
+)
+def test_half_a_surrogate_pair_in_a_string_output_is_named(tmp_path: Path, text: str, where: str, found: str) -> None:
+    (tmp_path / "ports.json").write_text(text)
+    problems, _ = check_outputs(str(tmp_path), {})
+    assert problems == [f"output/ports.json: {where}: expected text, found half a surrogate pair in {found}"]
+
+
+def test_a_whole_surrogate_pair_is_text(tmp_path: Path) -> None:
+    (tmp_path / "ports.json").write_text(r'{"word": "\ud83d\ude00 \u0000"}')
+    assert check_outputs(str(tmp_path), definition({"name": "word", "type": "string"})) == ([], [])
 
 
 @pytest.mark.parametrize(

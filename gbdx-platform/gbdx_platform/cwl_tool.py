@@ -44,23 +44,32 @@ RECORDER = (
     "task",
 )
 
+# Half a surrogate pair in ES5: text that no output of CWL can hold, as no UTF-8 can.
+HALF_PAIR = r"/[\ud800-\udbff](?![\udc00-\udfff])|(^|[^\ud800-\udbff])[\udc00-\udfff]/"
+
 # gbdx_status in ES5: the exit code, the status word and the declared outputs together, as task_verdict.judge has them.
 # A command that had to be killed after its time leaves no record; `timeout` ends with 137 then.
 STATUS_EXPRESSION = """${
   var code = runtime.exitCode === 137 ? 124 : runtime.exitCode, word = null, strings = {}, found = {};
+  var halfPair = %s, isString = %s;
   for (var i = 0; i < self.length; i++) {
     found[self[i].basename] = true;
     try {
       if (self[i].basename === "gbdx_exit.json") { code = JSON.parse(self[i].contents).exit_code; }
       if (self[i].basename === "status.json") { word = String(JSON.parse(self[i].contents).status).toLowerCase(); }
       if (self[i].basename === "ports.json") { strings = Object(JSON.parse(self[i].contents)); }
-    } catch (error) { strings = {}; }
+    } catch (error) { strings = null; }
   }
   if (code === 124) { return "timedout"; }
   if (word === "fail" || word === "failed") { return "failed"; }
   if (word !== "success") { return code === 0 ? "broken contract" : "failed"; }
   if (code !== 0) { return "failed"; }
-  var isString = %s;
+  if (strings === null) { return "broken contract"; }
+  for (var key in strings) {
+    if (halfPair.test(key) || typeof strings[key] === "string" && halfPair.test(strings[key])) {
+      return "broken contract";
+    }
+  }
   for (var port in isString) {
     if (!(isString[port] ? strings : found).hasOwnProperty(port)) { return "broken contract"; }
   }
@@ -71,7 +80,7 @@ STATUS_EXPRESSION = """${
 STRING_EXPRESSION = """${
   var values = {};
   function kept(value) {
-    return value == null ? null : %s.indexOf(typeof value) < 0 ? String(value) : value;
+    return value == null || %s.test(value) ? null : %s.indexOf(typeof value) < 0 ? String(value) : value;
   }
   try { values = Object(JSON.parse(self[0].contents)); } catch (error) { }
   return %s;
@@ -251,7 +260,7 @@ def string_output(port: dict[str, Any], kinds: tuple[str, ...]) -> Cwl:
     binding = {
         "glob": "output/ports.json",
         "loadContents": True,
-        "outputEval": STRING_EXPRESSION % (json.dumps(kinds), found),
+        "outputEval": STRING_EXPRESSION % (HALF_PAIR, json.dumps(kinds), found),
     }
     return {"type": ["null", *types], "outputBinding": binding, **described(port)}
 
@@ -288,7 +297,7 @@ def record_outputs(definition: Cwl, prefix: str) -> Cwl:
     expected = [port for port in output_ports(definition) if not port.get("multiplex") and port.get("required", True)]
     folders = [folder_pattern(port["name"]) for port in expected if not is_string(port)]
     globs = [EXIT_FILE, "status.json", "output/ports.json", *folders]
-    expression = STATUS_EXPRESSION % json.dumps({port["name"]: is_string(port) for port in expected})
+    expression = STATUS_EXPRESSION % (HALF_PAIR, json.dumps({port["name"]: is_string(port) for port in expected}))
     return {
         STATUS: {"type": "string", "outputBinding": {"glob": globs, "loadContents": True, "outputEval": expression}},
         EXIT_CODE: {"type": "int", "outputBinding": {"outputEval": "$(runtime.exitCode)"}},

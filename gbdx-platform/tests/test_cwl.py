@@ -110,8 +110,11 @@ def test_an_exported_task_is_valid_cwl_and_stops_its_command_at_the_timeout(
         ("os.makedirs(work + 'output/folder')", "broken contract"),
         ("strings['word'] = 'w'", "broken contract"),
         ("os.makedirs(work + 'output/folder'); strings = None", "broken contract"),
+        ("os.makedirs(work + 'output/folder'); strings['word'] = '\\U0001f6f0 \\0'", "success"),
+        ("os.makedirs(work + 'output/folder'); strings = {'word': '', 'other': '\\ude00'}", "broken contract"),
+        ("os.makedirs(work + 'output/folder'); strings = {'word': '\\ud83d'}", "broken contract"),
     ],
-    ids=["all there", "no string", "no folder", "no object in ports.json"],
+    ids=["all there", "no string", "no folder", "no object in ports.json", "a whole pair", "half a pair", "a half"],
 )
 def test_a_declared_output_that_is_missing_breaks_the_contract_in_cwltool_alone(
     tmp_path: Path, hello_image: str, text: str, status: str

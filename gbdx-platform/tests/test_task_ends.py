@@ -1,0 +1,37 @@
+"""Ends of tasks that are out of the ordinary: the note says what was found, and the workflow can be read."""
+
+from __future__ import annotations
+
+import pytest
+from live_service import API, Session, definition, port, script, states, task
+
+NO_INPUTS = [port("a", "string", required=False)]
+
+
+@pytest.mark.both_databases
+def test_a_string_output_with_half_a_surrogate_pair_breaks_the_contract_and_the_workflow_can_be_read(
+    session: Session, fresh: str
+) -> None:
+    session.register(definition(fresh, NO_INPUTS, [port("word", "string")], script("strings['word'] = 'bad \\ud800'")))
+    found = session.run(task("one", fresh), task("two", fresh, {"a": ("one:word",)}))
+    assert states(found) == {"one": "complete/failed", "two": "complete/canceled"}
+    expected = "output/ports.json: 'word': expected text, found half a surrogate pair in 'bad \\ud800'"
+    assert found["tasks"][0]["note"] == f"broken contract: {expected}"
+    assert session.http.post(f"{API}/workflows/search", json={"lookback_h": 1}).status_code == 200
+
+
+@pytest.mark.both_databases
+def test_a_whole_surrogate_pair_and_a_nul_in_a_string_output_reach_the_next_task_and_the_reader(
+    session: Session, fresh: str
+) -> None:
+    text = "strings['word'] = json.load(open(work + 'input/ports.json')).get('a', '\\U0001f6f0 \\0')"
+    session.register(definition(fresh, NO_INPUTS, [port("word", "string")], script(text)))
+    found = session.run(task("one", fresh), task("two", fresh, {"a": ("one:word",)}))
+    assert [one["outputs"][0]["value"] for one in found["tasks"]] == ["\U0001f6f0 \0"] * 2, found
+
+
+@pytest.mark.both_databases
+def test_a_reason_that_is_no_text_is_told_without_what_is_none(session: Session, fresh: str) -> None:
+    session.register(definition(fresh, NO_INPUTS, [], script("reason = 'no \\ud800bands\\0'; status = 'failed'")))
+    found = session.run(task("one", fresh))
+    assert (states(found), found["tasks"][0]["note"]) == ({"one": "complete/failed"}, "no bands")
