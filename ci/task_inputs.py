@@ -95,7 +95,7 @@ def string_problems(definition: dict[str, Any], values: dict[str, Any]) -> list[
     known = ", ".join(port["name"] for port in ports) or "none"
     problems = [f"string port {n!r}: not declared; there are: {known}" for n in values if not owner_of(n, ports)]
     problems += [
-        f"string port {name!r}: expected a string, found {value!r}"
+        f"string port {name!r}: expected a string, found {json.dumps(value, ensure_ascii=False)}"
         for name, value in values.items()
         if not isinstance(value, (str, bool))
     ]
