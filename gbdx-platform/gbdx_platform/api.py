@@ -164,7 +164,7 @@ def plain(body: Any) -> Any:
         text = json.dumps(found, ensure_ascii=False, allow_nan=False).encode("utf-8")
     except (ValueError, RecursionError) as error:
         raise RequestError([Problem("body", "JSON in UTF-8", str(error)[:200])]) from None
-    if b"\\u0000" in text:
+    if b"\\u0000" in text.replace(rb"\\", b""):  # escaped backslashes first: behind one, u0000 is text
         raise RequestError([Problem("body", "text without NUL", "NUL")])
     return found
 

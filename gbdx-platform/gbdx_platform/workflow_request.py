@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
+import json
 import re
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
-from pydantic import BaseModel, Field, StrictBool, StrictStr, ValidationError
+from pydantic import BaseModel, Field, HttpUrl, StrictBool, StrictStr, TypeAdapter, ValidationError
 
 from gbdx_platform.cwl_tool import input_ports, is_string, output_ports
 from gbdx_platform.cwl_workflow import source_of
@@ -21,9 +22,11 @@ LONGEST_TIMEOUT = 172800
 MOST_TASKS = 500
 MOST_BATCH = 5000
 MOST_CYCLES = 10
-# A member of a multiplex port is a folder of its name in the container, and so is what is looked for after the run.
-FOLDER_NAME = re.compile(r"(?![.])[^/\\\x00-\x1f]+")
+# A member of a multiplex port is a folder of its name in the container, and so is what is looked for after the run;
+# ports.json is a file there.
+FOLDER_NAME = re.compile(r"(?![.]|ports[.]json$)[^/\\\x00-\x1f]+")
 BATCH_NAME = re.compile(r"\{\{\s*([^{}]+?)\s*\}\}|^\$batch_value:(.+)$")
+ADDRESS = TypeAdapter(HttpUrl)
 # What the registry says of the task of early gbdxtools' `savedata`, where nobody has registered one; see `staged`.
 STAGING: Row = {
     "entrypoint": False,
@@ -141,14 +144,24 @@ def problems_of(request: dict[str, Any], registry: dict[str, Row]) -> list[Probl
             found.append(Problem(f"{key}.name", "a name without ':' that is no path upwards", quoted(task["name"])))
         if definition := kinds.get(task["taskType"]):
             found += input_problems(f"{key}.inputs", task["inputs"], input_ports(definition), definitions)
+            if "batch_values" not in request:
+                found += placeholder_problems(f"{key}.inputs", task["inputs"], input_ports(definition))
             found += output_problems(f"{key}.outputs", task["outputs"], output_ports(definition))
         else:
             found.append(Problem(f"{key}.taskType", "a registered task that you may use", quoted(task["taskType"])))
     found += cycle_problems(request["tasks"])
-    callback = request.get("callback")
-    if callback and not re.match(r"https?://[^/\s]", callback):
+    if (callback := request.get("callback")) and not is_address(callback):
         found.append(Problem("callback", "an http or https URL", quoted(callback)))
     return found
+
+
+def is_address(text: str) -> bool:
+    """Whether a text is an http or https URL as it stands; pydantic would mend blanks and missing slashes."""
+    try:
+        ADDRESS.validate_python(text)
+    except ValidationError:
+        return False
+    return re.fullmatch(r"https?://[^/\s]\S*", text) is not None
 
 
 def known(ports: list[dict[str, Any]], before: str = "") -> str:
@@ -165,7 +178,7 @@ def name_problems(key: str, entries: list[dict[str, Any]], ports: list[dict[str,
         if port is None:
             yield Problem(f"{key}[{number}].name", known(ports), quoted(name))
         elif port.get("multiplex") and not FOLDER_NAME.fullmatch(name):
-            yield Problem(f"{key}[{number}].name", "a port name without slashes", quoted(name))
+            yield Problem(f"{key}[{number}].name", "a folder's name, other than ports.json", quoted(name))
         if name in names:
             yield Problem(f"{key}[{number}].name", "each port once", quoted(name))
         names.add(name)
@@ -201,6 +214,15 @@ def value_problems(
             parse(entry["value"])
         except StorageError as error:
             yield Problem(f"{where}.value", "the URL of a directory", str(error))
+
+
+def placeholder_problems(key: str, entries: list[dict[str, Any]], ports: list[dict[str, Any]]) -> Iterator[Problem]:
+    """Names of a batch's lists in the directories of a workflow that is none; in a string they are text."""
+    for number, entry in enumerate(entries):
+        value, port = entry.get("value"), owner_of(entry["name"], ports)
+        if port and not is_string(port) and isinstance(value, str) and BATCH_NAME.search(value):
+            expected = "the URL of a directory: placeholders are for a batch, with batch_values"
+            yield Problem(f"{key}[{number}].value", expected, quoted(value))
 
 
 def source_problems(where: str, source: str, port: dict[str, Any], definitions: dict[str, Any]) -> Iterator[Problem]:
@@ -315,8 +337,9 @@ def list_name(match: re.Match[str]) -> str:
 def filled(request: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
     """A request with the values of one index in place of the names."""
     one = copy.deepcopy({key: value for key, value in request.items() if key != "batch_values"})
+    texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in values.items()}
     for entry in (entry for task in one["tasks"] for entry in task["inputs"] if isinstance(entry.get("value"), str)):
         whole = BATCH_NAME.fullmatch(entry["value"])
-        text = BATCH_NAME.sub(lambda match: str(values[list_name(match)]), entry["value"])
+        text = BATCH_NAME.sub(lambda match: texts[list_name(match)], entry["value"])
         entry["value"] = values[list_name(whole)] if whole else text
     return one

@@ -288,6 +288,81 @@ def test_a_task_that_does_not_wait_for_a_failed_one_runs_whatever_became_of_it(
     assert found["state"] == {"state": "complete", "event": "failed"}
 
 
+@pytest.mark.parametrize(
+    "address",
+    ["http://127.0.0.1:abc/", "http://127.0.0.1:70000/", "http://:80/", "http://a b/", "http:///x", " http://a"],
+)
+def test_a_callback_that_can_be_no_address_is_refused(session: Session, hello: str, address: str) -> None:
+    request = {"name": "w", "tasks": [task("a", hello, {"data_in": "s3://b/k"})], "callback": address}
+    answer = session.http.post(f"{API}/workflows", json=request)
+    expected = {"key": "callback", "expected": "an http or https URL", "found": json.dumps(address)}
+    assert (answer.status_code, answer.json()["errors"]) == (400, [expected])
+
+
+@pytest.mark.parametrize("place", ["{{places}}", "s3://b/{{ places }}/in", "$batch_value:places"])
+def test_a_placeholder_for_a_directory_is_refused_where_there_is_no_batch(
+    session: Session, hello: str, place: str
+) -> None:
+    request = {"name": "w", "tasks": [task("a", hello, {"data_in": place, "message": "{{text}}"})]}
+    answer = session.http.post(f"{API}/workflows", json=request)
+    expected = "the URL of a directory: placeholders are for a batch, with batch_values"
+    assert (answer.status_code, answer.json()["message"]) == (
+        400, f"tasks[0].inputs[0].value: expected {expected}, found {json.dumps(place)}",
+    )  # fmt: skip
+
+
+def test_a_member_of_a_multiplex_port_that_would_be_the_file_of_strings_is_refused(
+    session: Session, fresh: str
+) -> None:
+    inputs, outputs = [port("p", multiplex=True, required=False)], [port("p", multiplex=True)]
+    session.register(definition(fresh, inputs, outputs, script("")))
+    one = task("a", fresh, {"ports.json": "s3://b/k"}, {"ports.json": "x"})
+    request = {"name": "w", "tasks": [one, task("b", fresh, {"p1": ("a:ports.json",)})]}
+    answer = session.http.post(f"{API}/workflows", json=request)
+    assert answer.status_code == 400
+    expected = "a folder's name, other than ports.json"
+    assert [(one["key"], one["expected"]) for one in answer.json()["errors"]] == [
+        ("tasks[0].inputs[0].name", expected),
+        ("tasks[0].outputs[0].name", expected),
+        ("tasks[1].inputs[0].source", "one of a:p..."),
+    ]
+
+
+def test_values_that_are_no_strings_are_spelled_as_in_json(session: Session, fresh: str) -> None:
+    written = {"number": 1.5, "null": None, "object": {"k": [1, True, "é"]}, "flag": True, "text": "None"}
+    read = "strings.update(json.load(open(work + 'input/ports.json')))"
+    ports = [port(name, "string", required=False) for name in written]
+    for name, text in ((f"{fresh}-1", f"strings.update({written})"), (f"{fresh}-2", read)):
+        session.register(definition(name, ports, ports, script(text)))
+    found = session.run(
+        task("one", f"{fresh}-1"), task("two", f"{fresh}-2", {name: (f"one:{name}",) for name in written})
+    )
+    expected = {"number": "1.5", "null": "null", "object": '{"k": [1, true, "é"]}', "flag": True, "text": "None"}
+    for one in found["tasks"]:
+        assert {output["name"]: output["value"] for output in one["outputs"]} == expected, one
+
+
+def test_a_batchs_booleans_are_spelled_as_in_json_within_a_text(session: Session, hello: str, fresh: str) -> None:
+    entry = task("one", hello, {"data_in": session.put(f"{fresh}/a.txt"), "message": "is {{flags}}"})
+    request = {"name": "w", "tasks": [entry], "batch_values": [{"name": "flags", "values": [True, "True"]}]}
+    batch = session.http.post(f"{API}/batch_workflows", json=request).json()
+    found = [session.http.get(f"{API}/workflows/{one['workflow_id']}").json() for one in batch["workflows"]]
+    assert sorted(one["tasks"][0]["inputs"][1]["value"] for one in found) == ["is True", "is true"]
+
+
+def test_the_six_characters_of_an_escaped_nul_are_text_and_a_nul_is_refused(session: Session, fresh: str) -> None:
+    session.register(
+        definition(fresh, [port("a", "string")], [port("b", "string")], script(
+            "strings['b'] = json.load(open(work + 'input/ports.json'))['a']"
+        ))
+    )  # fmt: skip
+    for value in ("\\u0000", "\\\\u0000"):
+        assert session.run(task("one", fresh, {"a": value}))["tasks"][0]["outputs"][0]["value"] == value
+    for value in ("\0", "\\\0"):
+        answer = session.http.post(f"{API}/workflows", json={"name": "w", "tasks": [task("one", fresh, {"a": value})]})
+        assert (answer.status_code, answer.json()["message"]) == (400, "body: expected text without NUL, found NUL")
+
+
 @pytest.mark.parametrize("name", ["out_/../../..", "out_\\..", "out_\n"])
 def test_a_multiplex_name_that_leaves_its_folder_is_refused(session: Session, fresh: str, name: str) -> None:
     inputs, outputs = [port("in", required=False)], [port("out_", multiplex=True)]
