@@ -181,7 +181,7 @@ def check_outputs(output: str, definition: dict[str, Any]) -> tuple[list[str], l
     except BrokenContractError as error:
         strings, problems = {}, [f"output/{error}"]
     for key, value in strings.items():
-        if HALF_PAIR.search(key) or (isinstance(value, str) and HALF_PAIR.search(value)):
+        if HALF_PAIR.search(json.dumps({key: value}, ensure_ascii=False)):
             where = f"output/ports.json: {printable(repr(key), 100)}"
             problems.append(f"{where}: expected text, found half a surrogate pair in {printable(repr(value), 100)}")
     names = [name for name in sorted(os.listdir(output)) if name != "ports.json"]

@@ -203,6 +203,7 @@ def test_broken_string_outputs_are_a_problem_even_when_none_is_declared(tmp_path
         (r'{"word": "bad \ud800"}', "'word'", r"'bad \ud800'"),
         (r'{"word": "\ude00\ud83d"}', "'word'", r"'\ude00\ud83d'"),
         (r'{"\udfff": 1}', r"'\udfff'", "1"),
+        (r'{"word": ["\ud83d", 1]}', "'word'", r"['\ud83d', 1]"),
     ],
 )
 def test_half_a_surrogate_pair_in_a_string_output_is_named(tmp_path: Path, text: str, where: str, found: str) -> None:

@@ -52,12 +52,16 @@ HALF_PAIR = r"/[\ud800-\udbff](?![\udc00-\udfff])|(^|[^\ud800-\udbff])[\udc00-\u
 STATUS_EXPRESSION = """${
   var code = runtime.exitCode === 137 ? 124 : runtime.exitCode, word = null, strings = {}, found = {};
   var halfPair = %s, isString = %s;
+  function text(key, value) {
+    if (halfPair.test(key) || (typeof value === "string" && halfPair.test(value))) { throw key; }
+    return value;
+  }
   for (var i = 0; i < self.length; i++) {
     found[self[i].basename] = true;
     try {
       if (self[i].basename === "gbdx_exit.json") { code = JSON.parse(self[i].contents).exit_code; }
       if (self[i].basename === "status.json") { word = String(JSON.parse(self[i].contents).status).toLowerCase(); }
-      if (self[i].basename === "ports.json") { strings = Object(JSON.parse(self[i].contents)); }
+      if (self[i].basename === "ports.json") { strings = Object(JSON.parse(self[i].contents, text)); }
     } catch (error) { strings = null; }
   }
   if (code === 124) { return "timedout"; }
@@ -65,11 +69,6 @@ STATUS_EXPRESSION = """${
   if (word !== "success") { return code === 0 ? "broken contract" : "failed"; }
   if (code !== 0) { return "failed"; }
   if (strings === null) { return "broken contract"; }
-  for (var key in strings) {
-    if (halfPair.test(key) || typeof strings[key] === "string" && halfPair.test(strings[key])) {
-      return "broken contract";
-    }
-  }
   for (var port in isString) {
     if (!(isString[port] ? strings : found).hasOwnProperty(port)) { return "broken contract"; }
   }
@@ -80,7 +79,7 @@ STATUS_EXPRESSION = """${
 STRING_EXPRESSION = """${
   var values = {};
   function kept(value) {
-    return value == null || %s.test(value) ? null : %s.indexOf(typeof value) < 0 ? String(value) : value;
+    return value == null || %s.test(value) ? null : %s.indexOf(typeof value) < 0 ? JSON.stringify(value) : value;
   }
   try { values = Object(JSON.parse(self[0].contents)); } catch (error) { }
   return %s;
