@@ -209,7 +209,7 @@ def key_path(path: Any) -> str:
 def quoted(value: object) -> str:
     """Write a value as JSON, cut when long, printable whatever is in it."""
     try:
-        text = json.dumps(value, ensure_ascii=False).encode("utf-8", "backslashreplace").decode("utf-8")
+        text = json.dumps(value, ensure_ascii=False, default=str).encode("utf-8", "backslashreplace").decode("utf-8")
     except RecursionError:
         return "lists or objects nested too deep to show"
     return text if len(text) <= LONGEST_QUOTE else f"{text[:LONGEST_QUOTE]}... ({len(text)} characters)"

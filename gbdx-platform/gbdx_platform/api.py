@@ -25,7 +25,15 @@ from gbdx_platform.database import ACCOUNTS, BATCHES, EVENTS, TASKS, WORKFLOWS, 
 from gbdx_platform.runs import Runner, complain
 from gbdx_platform.task_definition import Problem
 from gbdx_platform.workflow_objects import new_workflow, workflow_object
-from gbdx_platform.workflow_request import RequestError, WorkflowRequest, batch_requests, parsed, problems_of, staged
+from gbdx_platform.workflow_request import (
+    RequestError,
+    WorkflowRequest,
+    batch_requests,
+    parsed,
+    problems_of,
+    shape_problem,
+    staged,
+)
 
 PAGE = Path(__file__).with_name("page")
 PAGE_POLICY = (
@@ -67,7 +75,8 @@ def account(given: Annotated[HTTPAuthorizationCredentials | None, Depends(HTTPBe
     """The account of the request's bearer token."""
     found = accounts.account_of_token(live.store, given.credentials) if given else None
     if found is None:
-        raise HTTPException(401, "expected a valid bearer token, found none", {"WWW-Authenticate": "Bearer"})
+        said = "one that is unknown or has expired" if given else "none"
+        raise HTTPException(401, f"expected a valid bearer token, found {said}", {"WWW-Authenticate": "Bearer"})
     return found
 
 
@@ -125,8 +134,7 @@ def http_error(request: Request, error: HTTPException) -> Response:
 @app.exception_handler(RequestValidationError)
 def bad_parameter(request: Request, error: RequestValidationError) -> Response:
     """Parameters or JSON that don't fit."""
-    said = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
-    return failure(400, said)
+    return bad_request(request, RequestError([shape_problem(one) for one in error.errors()]))
 
 
 @app.exception_handler(OperationalError)

@@ -27,6 +27,26 @@ MOST_CYCLES = 10
 FOLDER_NAME = re.compile(r"(?![.]|ports[.]json$)[^/\\\x00-\x1f]+")
 BATCH_NAME = re.compile(r"\{\{\s*([^{}]+?)\s*\}\}|^\$batch_value:(.+)$")
 ADDRESS = TypeAdapter(HttpUrl)
+# pydantic's types of faults, or their first words, in ours.
+SHAPES = {
+    "missing": "a value",
+    "model": "an object",
+    "list": "a list",
+    "string": "a string",
+    "bool": "true or false",
+    "int": "an integer",
+    "float": "a number",
+    "finite": "a number",
+    "json": "JSON",
+    "greater_than": "more than {gt}",
+    "greater_than_equal": "at least {ge}",
+    "less_than": "less than {lt}",
+    "less_than_equal": "at most {le}",
+    "string_too_short": "at least {min_length} characters",
+    "string_too_long": "at most {max_length} characters",
+    "too_short": "a list of at least {min_length}",
+    "too_long": "a list of at most {max_length}",
+}
 # What the registry says of the task of early gbdxtools' `savedata`, where nobody has registered one; see `staged`.
 STAGING: Row = {
     "entrypoint": False,
@@ -125,9 +145,17 @@ def parsed(body: object) -> dict[str, Any]:
 
 def shape_problem(fault: Any) -> Problem:
     """One finding of pydantic in our words."""
-    # Where a value may have several types, pydantic puts the type behind the key.
+    kind, said = fault["type"], fault.get("ctx") or {}
+    # Where a value may have several types, pydantic puts the type behind the key, and finds a fault for each.
     path = [part for part in fault["loc"] if part not in ("str", "bool")]
-    return Problem(key_path(path) if path else "workflow", fault["msg"], quoted(fault["input"]))
+    expected = SHAPES.get(kind) or SHAPES.get(kind.partition("_")[0], fault["msg"])
+    if len(path) < len(fault["loc"]):
+        expected = "a string, true or false"
+    found = {"missing": "nothing: the key is missing", "json_invalid": str(said.get("error"))}.get(kind)
+    if "actual_length" in said:
+        found = str(said["actual_length"])
+    key = key_path(path) if path else "workflow"
+    return Problem(key, expected.format(**said), found or quoted(fault["input"]))
 
 
 def problems_of(request: dict[str, Any], registry: dict[str, Row]) -> list[Problem]:

@@ -168,7 +168,7 @@ def test_a_service_that_is_away_a_wrong_token_and_none_at_all_are_sentences(serv
     needed = "service: expected one that was started with `gbdx-platform serve`, or GBDX_URL and GBDX_TOKEN, found "
     found = elsewhere(service, GBDX_URL=nowhere, GBDX_TOKEN="x")
     assert found == f"service: expected an answer at {nowhere}, found [Errno 111] Connection refused"
-    assert elsewhere(service, GBDX_URL=own, GBDX_TOKEN="x") == "expected a valid bearer token, found none"
+    assert elsewhere(service, GBDX_URL=own, GBDX_TOKEN="x") == "expected a valid bearer token, found one that is unknown or has expired"
     for token in ("tök", "a\nb"):
         found = elsewhere(service, GBDX_URL=own, GBDX_TOKEN=token)
         assert found == "GBDX_TOKEN: expected one line of ASCII text, found other characters"

@@ -84,6 +84,59 @@ def test_nonsense_is_answered_with_400_in_the_contracts_form(session: Session, b
         assert (answer.status_code, answer.json()["status"]) == (400, 400), (path, answer.text)
 
 
+def test_a_request_of_another_shape_is_told_what_was_expected_and_found(session: Session) -> None:
+    body = {
+        "name": "x" * 201,
+        "tasks": [
+            {"name": "", "timeout": 0, "inputs": [{"name": "a", "value": 5}]},
+            {"name": "b", "taskType": "t", "timeout": 172800, "inputs": {}, "impersonation_allowed": 3},
+            {"name": "c", "taskType": 1, "timeout": 1.5},
+            4,
+        ],
+        "batch_values": [{"name": "n", "values": ["x"] * 5001}],
+    }
+    answer = session.http.post(f"{API}/workflows", json=body)
+    assert {f"{one['key']}: expected {one['expected']}, found {one['found']}" for one in answer.json()["errors"]} == {
+        f'name: expected at most 200 characters, found "{"x" * 79}... (203 characters)',
+        'tasks[0].name: expected at least 1 characters, found ""',
+        "tasks[0].taskType: expected a value, found nothing: the key is missing",
+        "tasks[0].timeout: expected more than 0, found 0",
+        "tasks[0].inputs[0].value: expected a string, true or false, found 5",
+        "tasks[1].timeout: expected less than 172800, found 172800",
+        "tasks[1].inputs: expected a list, found {}",
+        "tasks[1].impersonation_allowed: expected true or false, found 3",
+        "tasks[2].taskType: expected a string, found 1",
+        "tasks[2].timeout: expected an integer, found 1.5",
+        "tasks[3]: expected an object, found 4",
+        "batch_values[0].values: expected a list of at most 5000, found 5001",
+    }
+    nothing = session.http.post(f"{API}/workflows", json={"name": "w", "tasks": []})
+    assert nothing.json()["message"] == "tasks: expected a list of at least 1, found 0"
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "message"),
+    [
+        ("application/json", b'{"lookback_h": -1, "limit": 1001}',
+         "body.lookback_h: expected at least 0.0, found -1; body.limit: expected at most 1000, found 1001"),
+        ("application/json", b'{"lookback_h": "x"}', 'body.lookback_h: expected a number, found "x"'),
+        ("application/json", b"[", "body[1]: expected JSON, found Expecting value"),
+        ("text/plain", b"\xff", "body: expected an object, found \"b'\\\\xff'\""),
+    ],
+)  # fmt: skip
+def test_a_parameter_that_does_not_fit_is_told_likewise(session: Session, kind: str, body: bytes, message: str) -> None:
+    answer = session.http.post(f"{API}/workflows/search", content=body, headers={"Content-Type": kind})
+    assert (answer.status_code, answer.json()["message"]) == (400, message)
+
+
+def test_a_token_that_is_wrong_is_not_called_none(service: Service) -> None:
+    http = service.client("wrong")
+    for found in ("one that is unknown or has expired", "none"):
+        answer = http.get(f"{API}/tasks")
+        assert (answer.status_code, answer.json()["message"]) == (401, f"expected a valid bearer token, found {found}")
+        http.headers.pop("Authorization", None)
+
+
 def test_a_body_that_is_too_large_is_refused_before_it_is_read(session: Session) -> None:
     answer = session.http.post(f"{API}/tasks", content=b" " * (16 * 2**20 + 1))
     assert answer.status_code == 413
