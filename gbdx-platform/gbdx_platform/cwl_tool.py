@@ -312,7 +312,7 @@ def command_of(step: Step) -> list[str]:
     return shlex.split(container(step.definition).get("command") or "") or step.own_command or []
 
 
-def limited_command(step: Step, recorder: tuple[str, ...] = ()) -> list[str]:
+def limited_command(step: Step) -> list[str]:
     """The command behind `timeout`, which ends it inside its container; an engine's own limit ends only the client.
 
     The step's own_command is the image's CMD, for a definition without a command; None when the command can't be
@@ -321,7 +321,7 @@ def limited_command(step: Step, recorder: tuple[str, ...] = ()) -> list[str]:
     command = command_of(step)
     if step.own_command is None or not command:
         return command
-    return ["timeout", "-k", str(GRACE), str(step.timeout), *recorder, *command]
+    return ["timeout", "-k", str(GRACE), str(step.timeout), *RECORDER, *command]
 
 
 def known_strings(step: Step) -> str | None:
@@ -363,7 +363,7 @@ def run_tool(step: Step, identifier: str, prefix: str = "") -> Cwl:
     listing = [*input_entries(step.special), empty_folder("output")]
     ports = {outputs[port["name"]]: output_parameter(port, prefix) for port in output_ports(step.special)}
     return {
-        **skeleton(step, identifier, listing, limited_command(step, RECORDER), dockerOutputDirectory=WORK),
+        **skeleton(step, identifier, listing, limited_command(step), dockerOutputDirectory=WORK),
         "hints": gpu_hint(step),
         "successCodes": list(range(256)),
         "stdout": prefix + STDOUT_FILE,
@@ -374,7 +374,7 @@ def run_tool(step: Step, identifier: str, prefix: str = "") -> Cwl:
 
 
 def bare_tool(step: Step, identifier: str) -> Cwl:
-    """The same for the engine in this process, which makes output/, collects and judges itself.
+    """The same for the engine in this process, which makes output/, watches the time, collects and judges itself.
 
     It has types only, and loads many times faster.
     """
@@ -384,7 +384,7 @@ def bare_tool(step: Step, identifier: str) -> Cwl:
         key: {name: {"type": port["type"]} for name, port in full[key].items() if name not in RESERVED[1:]}
         for key in ("inputs", "outputs")
     }
-    return skeleton(step, identifier, listing, limited_command(step), dockerOutputDirectory=WORK) | types
+    return skeleton(step, identifier, listing, command_of(step), dockerOutputDirectory=WORK) | types
 
 
 def tool(definition: Cwl, own_command: list[str] | None = None) -> Cwl:

@@ -35,3 +35,17 @@ def test_a_reason_that_is_no_text_is_told_without_what_is_none(session: Session,
     session.register(definition(fresh, NO_INPUTS, [], script("reason = 'no \\ud800bands\\0'; status = 'failed'")))
     found = session.run(task("one", fresh))
     assert (states(found), found["tasks"][0]["note"]) == ({"one": "complete/failed"}, "no bands")
+
+
+def test_a_task_over_its_timeout_has_the_grace_of_make_run_to_end_well(session: Session, fresh: str) -> None:
+    text = (
+        "import signal, sys\n"
+        "def end(*arguments):\n"
+        "    print('asked', flush=True); time.sleep(3); print('ended', flush=True); sys.exit(3)\n"
+        "signal.signal(signal.SIGTERM, end); print('begun', flush=True); time.sleep(600)"
+    )
+    session.register(definition(fresh, NO_INPUTS, [], script(text)))
+    found = session.run(task("slow", fresh, timeout=3))
+    assert (states(found), found["tasks"][0]["note"]) == ({"slow": "complete/timedout"}, "over its timeout of 3 s")
+    log = session.http.get(f"{API}/workflows/{found['id']}/tasks/slow/stdout").text
+    assert log == "begun\nasked\nended\n"
