@@ -86,22 +86,24 @@ class Runner:
             self.canceled.discard(workflow)
 
     def dispatch(self) -> None:
-        """The dispatcher's thread."""
+        """The dispatcher's thread; whatever goes wrong in it, it goes on."""
         born, next_forget = now(), 0.0
-        self.engine()
         while not self.stopping.is_set():
             try:
+                self.engine()
                 self.begin_waiting()
                 if now() >= next_forget:
                     self.forget()
                     next_forget = now() + FORGET_SECONDS
+                # A client of the engine that outlived a killed service may start its container a moment later.
+                if now() - born < LEFTOVER_SECONDS:
+                    containers.remove_leftovers(self.settings.service)
             except OperationalError as error:
                 complain("the database can't be used, it is tried again", error)
+            except Exception as error:
+                complain("workflows that wait could not be looked after, it is tried again", error)
             self.wake.wait(IDLE_SECONDS)
             self.wake.clear()
-            # A client of the engine that outlived a killed service may start its container a moment later.
-            if now() - born < LEFTOVER_SECONDS:
-                containers.remove_leftovers(self.settings.service)
 
     def begin_waiting(self) -> None:
         """Gives threads to the workflows that have waited longest; a running one without a thread waits, too."""
@@ -114,7 +116,11 @@ class Runner:
         for row in self.store.rows(query.order_by(WORKFLOWS.c.submitted).limit(free)):
             thread = threading.Thread(target=self.live, args=(row,), name=row["id"], daemon=True)
             self.running[row["id"]] = thread
-            thread.start()
+            try:
+                thread.start()
+            except RuntimeError:  # no more threads: it waits on
+                del self.running[row["id"]]
+                raise
 
     def forget(self) -> None:
         """Removes workflows that ended longer ago than the settings say, with their logs; what was persisted stays."""

@@ -133,3 +133,19 @@ def test_a_moved_tag_and_a_vanished_image_are_refused_at_run(session: Session, f
     assert containers.call("rmi", own_tag).returncode == 0
     gone = session.run(task("gone", fresh))
     assert (states(gone), gone["tasks"][0]["note"]) == ({"gone": "complete/failed"}, f"{expected} that it has vanished")
+
+
+def test_an_engine_that_answers_nonsense_for_a_moment_stops_no_later_workflow(
+    own_service: Service, tmp_path: Path
+) -> None:
+    engine = tmp_path / "docker"
+    second = 'if [ "$1" = ps ]; then echo >>"$0.asked"; [ $(wc -l <"$0.asked") != 2 ] || exec printf "\\377"; fi'
+    engine.write_text(f'#!/bin/sh\n{second}\nexec {containers.engine()} "$@"\n')
+    engine.chmod(0o755)
+    own_service.environment["ENGINE"] = str(engine)
+    own_service.start()
+    log = own_service.state / "serve.log"
+    wait_until(lambda: "workflows that wait could not be looked after, it is tried again: 'utf-8'" in log.read_text())
+    session = Session(own_service.client())
+    session.register(definition("idle", INPUTS, [], script("")))
+    assert states(session.run(task("later", "idle"))) == {"later": "complete/succeeded"}
