@@ -182,7 +182,10 @@ def run(watch: Watch, settings: Settings) -> None:
     Raises:
         cwltool's own errors, when the document could not be run at all.
     """
-    loading = LoadingContext({"construct_tool_object": make_tool, "disable_js_validation": True})
+    # Relaxed, because a port may have any name, and its folder has it too.
+    loading = LoadingContext(
+        {"construct_tool_object": make_tool, "disable_js_validation": True, "relax_path_checks": True}
+    )
     context = RuntimeContext(
         {
             "basedir": str(watch.folder),
