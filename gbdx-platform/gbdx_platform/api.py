@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -343,7 +343,7 @@ def events(workflow: OwnWorkflow) -> dict[str, Any]:
 @app.post("/workflows/v1/workflows/{workflow}/cancel", tags=["workflows"])
 def cancel(account: Account, workflow: OwnWorkflow) -> Any:
     """Cancels a workflow."""
-    live.runner.cancel(workflow["id"])
+    live.runner.cancel(WORKFLOWS.c.id == workflow["id"])
     return answer(own_workflow(account, workflow["id"]))
 
 
@@ -393,16 +393,19 @@ def launch_batch(account: Account, workflow: AnyWorkflow) -> Any:
     """Launches one workflow for each index of the lists; all or none."""
     asked, rows = valid(account, workflow)
     batch = {"id": new_id(), "owner": account, "name": asked["name"], "submitted": now()}
-    entries = []
+    live.store.add_workflows(batch_entries(asked, rows, batch), BATCHES.insert().values(**batch))
+    live.runner.wake.set()
+    return batch_object(batch)
+
+
+def batch_entries(asked: dict[str, Any], rows: dict[str, Row], batch: Row) -> Iterator[tuple[Row, list[Row]]]:
+    """The rows of a batch's workflows, made and checked one by one as they are taken."""
     for one in batch_requests(asked):
         problems = problems_of(one, rows)
         if problems:
             raise RequestError(problems)
-        kept = staged(one, rows, live.runner.settings.bucket, account)
-        entries.append(new_workflow(kept, account, rows, batch["id"]))
-    live.store.add_workflows(entries, BATCHES.insert().values(**batch))
-    live.runner.wake.set()
-    return batch_object(batch)
+        kept = staged(one, rows, live.runner.settings.bucket, batch["owner"])
+        yield new_workflow(kept, batch["owner"], rows, batch["id"])
 
 
 @app.get("/workflows/v1/batch_workflows/{batch}", tags=["batches"])
@@ -414,9 +417,7 @@ def get_batch(batch: OwnBatch) -> Any:
 @app.post("/workflows/v1/batch_workflows/{batch}/cancel", tags=["batches"])
 def cancel_batch(batch: OwnBatch) -> Any:
     """Cancels every workflow of a batch."""
-    query = sql.select(WORKFLOWS.c.id).where(WORKFLOWS.c.batch == batch["id"], WORKFLOWS.c.state != "complete")
-    for one in live.store.rows(query):
-        live.runner.cancel(one["id"])
+    live.runner.cancel(WORKFLOWS.c.batch == batch["id"])
     return batch_object(batch)
 
 

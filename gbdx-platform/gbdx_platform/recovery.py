@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,8 @@ def made_inputs(request: dict[str, Any]) -> set[str]:
 
 def remove_folder(folder: Path) -> None:
     """Removes what tasks wrote, folders among it that are too deep for Python's own tools."""
-    subprocess.run(["rm", "-rf", "--", folder], check=False, capture_output=True)
+    if os.path.lexists(folder):
+        subprocess.run(["rm", "-rf", "--", folder], check=False, capture_output=True)
 
 
 def remove_all_but(kept: list[str], folder: Path) -> None:

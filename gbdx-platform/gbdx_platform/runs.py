@@ -30,6 +30,8 @@ LEFTOVER_SECONDS = 30
 # The dispatcher looks this often at what nobody told it, and waits this long for a database that is away.
 IDLE_SECONDS = 5
 FORGET_SECONDS = 3600
+# Canceled workflows that are ended before the dispatcher looks again at those that wait.
+MOST_ENDED = 100
 # A task that was interrupted by the end of the service is started again, unless it seems to be the cause.
 MOST_STARTS = 10
 # The state of a run in the contract's words; all else is a failure, and its name stands in the note.
@@ -75,15 +77,21 @@ class Runner:
         for thread in list(self.running.values()):
             thread.join(containers.GRACE + 15)
 
-    def cancel(self, workflow: str) -> None:
-        """Cancels a workflow, whether it waits or runs; nothing happens to one that is complete."""
-        self.canceled.add(workflow)
-        self.store.write(WORKFLOWS.update().where(WORKFLOWS.c.id == workflow).values(canceling=True))
-        row = self.store.workflow(workflow)
-        if row and row["state"] == "pending" and workflow not in self.running:
+    def cancel(self, chosen: Any) -> None:
+        """Has the dispatcher end the workflows that a condition of SQL chooses and that are not complete."""
+        self.store.write(WORKFLOWS.update().where(chosen, WORKFLOWS.c.state != "complete").values(canceling=True))
+        self.wake.set()
+
+    def end_canceled(self) -> None:
+        """Tells those that run that they are canceled, and ends some of those that wait."""
+        unfinished = sql.and_(WORKFLOWS.c.state.in_(("pending", "running")), WORKFLOWS.c.canceling)
+        running = list(self.running)
+        told = self.store.rows(sql.select(WORKFLOWS.c.id).where(unfinished, WORKFLOWS.c.id.in_(running)))
+        self.canceled.update(row["id"] for row in told)
+        query = sql.select(WORKFLOWS).where(unfinished, WORKFLOWS.c.id.not_in(running)).limit(MOST_ENDED)
+        for row in self.store.rows(query):
             self.end_unfinished(row, "canceled", CANCELED)
-        if workflow not in self.running:
-            self.canceled.discard(workflow)
+            self.wake.set()  # there may be more
 
     def dispatch(self) -> None:
         """The dispatcher's thread; whatever goes wrong in it, it goes on."""
@@ -91,6 +99,7 @@ class Runner:
         while not self.stopping.is_set():
             try:
                 self.engine()
+                self.end_canceled()
                 self.begin_waiting()
                 if now() >= next_forget:
                     self.forget()
@@ -111,7 +120,9 @@ class Runner:
         if free <= 0:
             return
         query = sql.select(WORKFLOWS).where(
-            WORKFLOWS.c.state.in_(("pending", "running")), WORKFLOWS.c.id.not_in(list(self.running))
+            WORKFLOWS.c.state.in_(("pending", "running")),
+            WORKFLOWS.c.id.not_in(list(self.running)),
+            ~WORKFLOWS.c.canceling,
         )
         for row in self.store.rows(query.order_by(WORKFLOWS.c.submitted).limit(free)):
             thread = threading.Thread(target=self.live, args=(row,), name=row["id"], daemon=True)

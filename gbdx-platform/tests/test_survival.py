@@ -65,6 +65,25 @@ def test_a_workflow_that_was_being_canceled_when_the_service_died_is_canceled(ow
     assert (states(found), found["tasks"][0]["note"]) == ({"one": "complete/canceled"}, "canceled by its owner")
 
 
+def test_a_batch_is_canceled_in_the_background_and_though_the_service_dies_at_once(own_service: Service) -> None:
+    own_service.start()
+    session = Session(own_service.client())
+    session.register(definition("slow", *RELAY_PORTS, script("time.sleep(600)")))
+    request = {"name": "many", "tasks": [task("one", "slow", {"text": "{{n}}"})]}
+    request["batch_values"] = [{"name": "n", "values": [str(number) for number in range(400)]}]
+    batch = session.http.post(f"{API}/batch_workflows", json=request).json()
+    identifiers = [one["workflow_id"] for one in batch["workflows"]]
+    wait_until(lambda: any("started" in session.events(one, "one") for one in identifiers[:1]))
+    address = f"{API}/batch_workflows/{batch['batch_workflow_id']}"
+    answered = session.http.post(f"{address}/cancel").json()
+    assert "pending" in {one["state"] for one in answered["workflows"]}
+    own_service.kill()
+    own_service.start()
+    session = Session(own_service.client())
+    wait_until(lambda: {one["state"] for one in session.http.get(address).json()["workflows"]} == {"canceled"})
+    assert session.events(identifiers[-1], "one") == ["submitted", "canceled"]
+
+
 def test_finished_work_whose_folder_was_lost_is_done_again(own_service: Service) -> None:
     own_service.start()
     session = Session(own_service.client())
