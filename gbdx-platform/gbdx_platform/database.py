@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import datetime
 import functools
+import itertools
 import re
 import secrets
 import time
+from collections.abc import Iterable
 from typing import Any
 
 import sqlalchemy as sql
 from sqlalchemy import JSON, Boolean, Column, Float, Index, Integer, String, Table, Text
 
 Row = dict[str, Any]
-# Workflows that are deleted in one transaction.
+# Workflows that are deleted in one transaction, and that are added in one statement.
 MOST_FORGOTTEN = 500
+MOST_ADDED = 50
 METADATA = sql.MetaData()
 
 # Columns that always hold something: most of them.
@@ -126,15 +129,21 @@ class Store:
 
     # workflows
 
-    def add_workflows(self, entries: list[tuple[Row, list[Row]]], *more: Any) -> None:
-        """New workflows, each with its tasks and the events that they were submitted, and more; all or none."""
-        statements = list(more)
-        for row, tasks in entries:
-            statements.append(WORKFLOWS.insert().values(**row))
-            for task in tasks:
-                statements.append(WORKFLOW_TASKS.insert().values(**task))
-                statements.append(event_of(row["id"], task["name"], "pending", "submitted", ""))
-        self.write(*statements)
+    def add_workflows(self, entries: Iterable[tuple[Row, list[Row]]], *more: Any) -> None:
+        """New workflows, each with its tasks and the events that they were submitted, and more; all or none.
+
+        entries: taken some at a time, so that not all need to be in memory.
+        """
+        left = iter(entries)
+        with self.engine.begin() as connection:
+            while chunk := list(itertools.islice(left, MOST_ADDED)):
+                tasks = [task for _, some in chunk for task in some]
+                connection.execute(WORKFLOWS.insert(), [row for row, _ in chunk])
+                connection.execute(WORKFLOW_TASKS.insert(), tasks)
+                submitted = [event_of(task, "pending", "submitted", "") for task in tasks]
+                connection.execute(EVENTS.insert(), submitted)
+            for statement in more:
+                connection.execute(statement)
 
     def workflow(self, workflow: str) -> Row | None:
         """One workflow's row."""
@@ -153,7 +162,7 @@ class Store:
             update = update.where(WORKFLOW_TASKS.c.state != "complete")
         with self.engine.begin() as connection:
             if connection.execute(update.values(**changed)).rowcount:
-                connection.execute(event_of(task["workflow"], task["name"], state, event, note))
+                connection.execute(EVENTS.insert().values(**event_of(task, state, event, note)))
 
     def starts(self, task: Row) -> int:
         """How often a task was started."""
@@ -181,9 +190,10 @@ class Store:
         return self.write(update.values(state=state, event=event, **values)) > 0
 
 
-def event_of(workflow: str, task: str, state: str, event: str, note: str) -> Any:
-    """The statement that records an event now."""
-    return EVENTS.insert().values(workflow=workflow, task=task, time=now(), state=state, event=event, note=note)
+def event_of(task: Row, state: str, event: str, note: str) -> Row:
+    """The row of an event of a task now."""
+    about = {"workflow": task["workflow"], "task": task["name"]}
+    return {**about, "time": now(), "state": state, "event": event, "note": note}
 
 
 def version_key(version: str) -> tuple[int, ...]:

@@ -21,6 +21,7 @@ from gbdx_platform.task_verdict import owner_of
 LONGEST_TIMEOUT = 172800
 MOST_TASKS = 500
 MOST_BATCH = 5000
+MOST_RUNS = 20_000
 MOST_CYCLES = 10
 # A member of a multiplex port is a folder of its name in the container, and so is what is looked for after the run;
 # ports.json is a file there.
@@ -301,21 +302,25 @@ def cycle_problems(tasks: list[dict[str, Any]]) -> Iterator[Problem]:
             return
 
 
-def batch_requests(request: dict[str, Any]) -> list[dict[str, Any]]:
-    """One request for each index of a batch's lists.
+def batch_requests(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """One request for each index of a batch's lists, made as it is taken.
 
     Raises:
-        RequestError: no lists, lists of different lengths, names that are used but not listed.
+        RequestError: no lists, lists of different lengths, names that are used but not listed, more than MOST_RUNS.
     """
     lists = {entry["name"]: entry["values"] for entry in request.get("batch_values") or []}
     found = [f"{name}: {len(values)}" for name, values in lists.items()]
     if len({len(values) for values in lists.values()}) != 1 or not all(lists.values()):
         raise RequestError([Problem("batch_values", "lists of one length, at least 1", ", ".join(found) or "none")])
+    items, tasks = len(next(iter(lists.values()))), len(request["tasks"])
+    if items * tasks > MOST_RUNS:
+        expected = f"at most {MOST_RUNS} runs of tasks in one batch"
+        raise RequestError([Problem("batch_values", expected, f"{items} times {tasks}: {items * tasks}")])
     values = [entry["value"] for task in request["tasks"] for entry in task["inputs"] if "value" in entry]
     used = {list_name(match) for value in values for match in BATCH_NAME.finditer(str(value))}
     if unknown := sorted(used - lists.keys()):
         raise RequestError([Problem("batch_values", f"a list for each of {', '.join(unknown)}", ", ".join(lists))])
-    return [filled(request, dict(zip(lists, one, strict=True))) for one in zip(*lists.values(), strict=True)]
+    yield from (filled(request, dict(zip(lists, one, strict=True))) for one in zip(*lists.values(), strict=True))
 
 
 def staged(request: dict[str, Any], registry: dict[str, Row], bucket: str, account: str) -> dict[str, Any]:

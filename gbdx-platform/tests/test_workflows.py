@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import pytest
 from cwl_runner import run
-from live_service import API, Session, definition, port, script, states, task
+from live_service import API, Service, Session, definition, port, script, states, task
 
 
 def test_hello_gbdx_runs_alone_and_its_output_is_where_persist_location_says(
@@ -179,6 +179,34 @@ def test_a_batch_can_be_canceled(session: Session, fresh: str) -> None:
     session.http.post(f"{API}/batch_workflows/{batch['batch_workflow_id']}/cancel")
     for entry in batch["workflows"]:
         assert session.wait(entry["workflow_id"])["state"]["event"] == "canceled"
+
+
+def test_a_batch_of_5000_is_taken_and_one_of_more_than_20000_runs_of_tasks_is_refused(own_service: Service) -> None:
+    own_service.start()
+    session = Session(own_service.client())
+    session.register(definition("fails", [port("a", "string")], [], "false"))
+    tasks = [task(f"t{number}", "fails", {"a": "{{n}}"}) for number in range(5)]
+
+    def launch(tasks: list[Any], items: int) -> Any:
+        lists = [{"name": "n", "values": [str(number) for number in range(items)]}]
+        return session.http.post(f"{API}/batch_workflows", json={"name": "b", "tasks": tasks, "batch_values": lists})
+
+    refused = launch(tasks, 4001)
+    expected = "batch_values: expected at most 20000 runs of tasks in one batch, found 4001 times 5: 20005"
+    assert (refused.status_code, refused.json()["message"]) == (400, expected)
+    taken = launch(tasks[:1], 5000).json()
+    assert len({one["workflow_id"] for one in taken["workflows"]}) == 5000
+    session.http.post(f"{API}/batch_workflows/{taken['batch_workflow_id']}/cancel")
+
+
+def test_a_batch_with_one_item_that_is_wrong_leaves_nothing(session: Session, hello: str, fresh: str) -> None:
+    places = [session.put(f"{fresh}/a.txt")] * 120 + ["no place"]
+    request = {"name": fresh, "tasks": [task("one", hello, {"data_in": "{{places}}"})]}
+    request["batch_values"] = [{"name": "places", "values": places}]
+    answer = session.http.post(f"{API}/batch_workflows", json=request)
+    assert (answer.status_code, answer.json()["errors"][0]["key"]) == (400, "tasks[0].inputs[0].value")
+    found = session.http.post(f"{API}/workflows/search", json={"lookback_h": 1}).json()["Workflows"]
+    assert fresh not in {one["name"] for one in found}
 
 
 def test_everything_wrong_with_a_workflow_is_said_at_once(session: Session, hello: str, fresh: str) -> None:
