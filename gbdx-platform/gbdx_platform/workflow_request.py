@@ -21,7 +21,9 @@ from gbdx_platform.task_verdict import owner_of
 LONGEST_TIMEOUT = 172800
 MOST_TASKS = 500
 MOST_BATCH = 5000
+# Of a batch: runs of its tasks, and characters of the requests that are made of it.
 MOST_RUNS = 20_000
+LARGEST_BATCH = 2**28
 MOST_CYCLES = 10
 # A member of a multiplex port is a folder of its name in the container, and so is what is looked for after the run;
 # ports.json is a file there.
@@ -306,7 +308,7 @@ def batch_requests(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """One request for each index of a batch's lists, made as it is taken.
 
     Raises:
-        RequestError: no lists, lists of different lengths, names that are used but not listed, more than MOST_RUNS.
+        RequestError: no lists, lists of different lengths, names that are used but not listed, more than is bearable.
     """
     lists = {entry["name"]: entry["values"] for entry in request.get("batch_values") or []}
     found = [f"{name}: {len(values)}" for name, values in lists.items()]
@@ -317,9 +319,14 @@ def batch_requests(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
         expected = f"at most {MOST_RUNS} runs of tasks in one batch"
         raise RequestError([Problem("batch_values", expected, f"{items} times {tasks}: {items * tasks}")])
     values = [entry["value"] for task in request["tasks"] for entry in task["inputs"] if "value" in entry]
-    used = {list_name(match) for value in values for match in BATCH_NAME.finditer(str(value))}
-    if unknown := sorted(used - lists.keys()):
+    named = [list_name(match) for value in values for match in BATCH_NAME.finditer(str(value))]
+    if unknown := sorted(set(named) - lists.keys()):
         raise RequestError([Problem("batch_values", f"a list for each of {', '.join(unknown)}", ", ".join(lists))])
+    longest = {name: max(len(str(one)) for one in given) for name, given in lists.items()}
+    size = items * (len(json.dumps(request["tasks"])) + sum(longest[name] for name in named))
+    if size > LARGEST_BATCH:
+        expected = f"workflows that take at most {LARGEST_BATCH} characters in all"
+        raise RequestError([Problem("batch_values", expected, f"up to {size}")])
     yield from (filled(request, dict(zip(lists, one, strict=True))) for one in zip(*lists.values(), strict=True))
 
 

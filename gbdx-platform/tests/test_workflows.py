@@ -199,6 +199,19 @@ def test_a_batch_of_5000_is_taken_and_one_of_more_than_20000_runs_of_tasks_is_re
     session.http.post(f"{API}/batch_workflows/{taken['batch_workflow_id']}/cancel")
 
 
+@pytest.mark.parametrize(
+    ("message", "values"), [("x" * 10**6, ["1"] * 300), ("{{n}}" * 3000, ["y" * 10**5])], ids=["many", "named often"]
+)
+def test_a_batch_whose_workflows_would_take_much_more_than_its_request_is_refused(
+    session: Session, hello: str, message: str, values: list[str]
+) -> None:
+    request = {"name": "w", "tasks": [task("one", hello, {"data_in": "s3://b/k", "message": message})]}
+    request["batch_values"] = [{"name": "n", "values": values}]
+    answer = session.http.post(f"{API}/batch_workflows", json=request)
+    expected = "workflows that take at most 268435456 characters in all"
+    assert (answer.status_code, answer.json()["errors"][0]["expected"]) == (400, expected)
+
+
 def test_a_batch_with_one_item_that_is_wrong_leaves_nothing(session: Session, hello: str, fresh: str) -> None:
     places = [session.put(f"{fresh}/a.txt")] * 120 + ["no place"]
     request = {"name": fresh, "tasks": [task("one", hello, {"data_in": "{{places}}"})]}
