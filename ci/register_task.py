@@ -52,13 +52,12 @@ def pushed_image(record: Path, definition: Definition) -> str:
     Raises:
         RegisterError: nothing was pushed, or another definition was.
     """
-    push = f"push it first: make push TASK={definition['name']} REGISTRY=..."
     if not record.is_file():
-        raise RegisterError(f"{record.stem}: expected the digest of a pushed image, found none; {push}")
+        raise RegisterError(f"{record.stem}: expected the digest of a pushed image, found none")
     pushed = json.loads(record.read_text(encoding="utf-8"))
     if pushed["definition"] != definition:
         keys = ", ".join(differing_keys(pushed["definition"], definition))
-        raise RegisterError(f"{record.stem}: expected the definition as it was pushed, found another {keys}; {push}")
+        raise RegisterError(f"{record.stem}: expected the definition as it was pushed, found another {keys}")
     return str(pushed["image"])
 
 
@@ -148,8 +147,8 @@ def main(task: str) -> int:
         pushed = pushed_image(PUSHED / f"{task}{variant(image, images)}.json", definition)
     except RegisterError as error:
         if not on_this_machine():
-            raise
-        print(f"register: {error}\nregister: using the local image, for this machine alone", file=sys.stderr)
+            raise RegisterError(f"{error}; push it first: make push TASK={task} REGISTRY=...") from None
+        print(f"register: {error}: using the local image, for this machine alone", file=sys.stderr)
         return subprocess.run([ROOT / "gbdx-platform" / "register.sh", task], check=False).returncode
     print(register(bound(definition, pushed)))
     print(f"{task}:{definition['version']} is {pushed}")

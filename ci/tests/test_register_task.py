@@ -108,6 +108,18 @@ def test_what_was_not_pushed_is_not_registered_elsewhere(checkout: Path, environ
     )
 
 
+def test_what_was_not_pushed_is_said_in_one_line_to_be_the_local_image(
+    checkout: Path, environment: dict[str, str]
+) -> None:
+    # No engine is there: what is said before the image is built is what counts here.
+    done = register(checkout, environment, GBDX_URL="http://127.0.0.1:9", ENGINE="/nowhere")
+    assert done.stderr.splitlines()[0] == (
+        "register: hello-gbdx: expected the digest of a pushed image, found none: using the local image, "
+        "for this machine alone"
+    )
+    assert "push" not in "".join(done.stderr.splitlines()[1:])
+
+
 def test_a_definition_that_changed_since_the_push_is_not_registered(
     checkout: Path, environment: dict[str, str]
 ) -> None:
