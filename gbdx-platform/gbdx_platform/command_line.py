@@ -21,7 +21,10 @@ from gbdx_platform import __version__
 from gbdx_platform.client import ENDED, Client, ClientError, at, events_of
 from gbdx_platform.settings import load
 from gbdx_platform.storage import StorageError
+from gbdx_platform.task_verdict import printable
 
+# What `status` without an id asks for: the newest of all times.
+ALL_HOURS, MOST_LISTED = 24 * 366 * 100, 50
 COLORS = {"succeeded": "green", "failed": "red", "timedout": "red", "canceled": "yellow", "started": "cyan"}
 
 
@@ -140,8 +143,17 @@ def launch(options: argparse.Namespace) -> int:
 
 
 def status(options: argparse.Namespace) -> int:
-    """Shows the state of a workflow or a batch; --watch until it is complete."""
-    return watch(Client(options.state), options.workflow, options.watch)
+    """Shows the state of a workflow or a batch; --watch until it is complete. Without an id the newest workflows."""
+    client = Client(options.state)
+    if options.workflow is not None:
+        return watch(client, options.workflow, options.watch)
+    if options.watch:
+        raise ClientError("--watch: expected the id of a workflow or a batch, found none")
+    body = {"lookback_h": ALL_HOURS, "limit": MOST_LISTED}
+    for found in client.ask("POST", at("workflows", "search"), body).json()["Workflows"]:
+        state = "/".join(found["state"].values())
+        print(f"{found['id']} {found['submitted_time'][:19]} {state} {printable(found['name'])}")
+    return 0
 
 
 def table(found: dict[str, Any]) -> Any:
@@ -181,12 +193,18 @@ def watch(client: Client, identifier: str, patient: bool) -> int:
     return int(patient and events != {"succeeded"})
 
 
+def one_workflow(client: Client, identifier: str) -> Any:
+    """The workflow object that has an id; a batch's is refused."""
+    found = client.workflow_or_batch(identifier)
+    if "workflows" in found:
+        raise ClientError(f"{identifier}: expected a workflow, found a batch; `status` lists its workflows")
+    return found
+
+
 def logs(options: argparse.Namespace) -> None:
     """Prints what a workflow's tasks printed, or one of them."""
     client = Client(options.state)
-    found = client.workflow_or_batch(options.workflow)
-    if "workflows" in found:
-        raise ClientError(f"{options.workflow}: expected a workflow, found a batch; `status` lists its workflows")
+    found = one_workflow(client, options.workflow)
     tasks = [task for task in found["tasks"] if options.task in (None, task["name"], task["id"])]
     if not tasks:
         names = ", ".join(task["name"] for task in found["tasks"])
@@ -207,8 +225,11 @@ def cancel(options: argparse.Namespace) -> None:
 
 def export(options: argparse.Namespace) -> None:
     """Prints a task, or a workflow by its id, in another format."""
-    kind = "workflows" if options.name.isdigit() and len(options.name) == 19 else "tasks"
-    show(Client(options.state).ask("GET", at(kind, options.name), format=options.format).json())
+    client, kind = Client(options.state), "tasks"
+    if options.name.isdigit() and len(options.name) == 19:
+        one_workflow(client, options.name)
+        kind = "workflows"
+    show(client.ask("GET", at(kind, options.name), format=options.format).json())
 
 
 def upload(options: argparse.Namespace) -> None:
@@ -278,7 +299,8 @@ COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int | None], list[tuple
     "delete": (delete, [TASK], "delete hello-gbdx"),
     "launch": (launch, [("workflow", {"help": "a workflow's file, - for standard input"}), WATCH],
                "launch gbdx-platform/examples/hello_chain.json --watch"),
-    "status": (status, [WORKFLOW, WATCH], "status 1234567890123456789 --watch"),
+    "status": (status, [("workflow", {"nargs": "?", "help": "its id (default: lists the newest 50)"}), WATCH],
+               "status 1234567890123456789 --watch"),
     "logs": (logs, [WORKFLOW, ("task", {"nargs": "?", "help": "one task's name or id (default: all)"})],
              "logs 1234567890123456789 second"),
     "cancel": (cancel, [WORKFLOW], "cancel 1234567890123456789"),

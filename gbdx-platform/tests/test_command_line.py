@@ -168,7 +168,10 @@ def test_a_service_that_is_away_a_wrong_token_and_none_at_all_are_sentences(serv
     needed = "service: expected one that was started with `gbdx-platform serve`, or GBDX_URL and GBDX_TOKEN, found "
     found = elsewhere(service, GBDX_URL=nowhere, GBDX_TOKEN="x")
     assert found == f"service: expected an answer at {nowhere}, found [Errno 111] Connection refused"
-    assert elsewhere(service, GBDX_URL=own, GBDX_TOKEN="x") == "expected a valid bearer token, found one that is unknown or has expired"
+    assert (
+        elsewhere(service, GBDX_URL=own, GBDX_TOKEN="x")
+        == "expected a valid bearer token, found one that is unknown or has expired"
+    )
     for token in ("tök", "a\nb"):
         found = elsewhere(service, GBDX_URL=own, GBDX_TOKEN=token)
         assert found == "GBDX_TOKEN: expected one line of ASCII text, found other characters"
@@ -193,13 +196,27 @@ def test_an_upload_to_a_name_that_ends_with_a_slash_lies_in_that_folder(
     assert session.names(fresh) == ["file/a b.txt", "folder/a b.txt"]
 
 
-def test_logs_of_a_batch_and_of_no_task_of_the_workflow_are_sentences(
+def test_status_without_an_id_lists_the_newest_workflows(service: Service, echo: str, tmp_path: Path) -> None:
+    launched = [
+        service.command("launch", workflow_file(tmp_path, echo, "a", name=name), "--watch").stdout.split()[0]
+        for name in ("the first", "bell\a")
+    ]
+    newest = [line.split(maxsplit=3) for line in service.command("status").stdout.splitlines()[:2]]
+    assert [line[0] for line in newest] == launched[::-1]
+    assert [line[2:] for line in newest] == [["complete/succeeded", "bell"], ["complete/succeeded", "the first"]]
+    refused = service.command("status", "--watch", check=False)
+    said = "--watch: expected the id of a workflow or a batch, found none\n"
+    assert (refused.returncode, refused.stderr) == (2, said)
+
+
+def test_logs_and_export_of_a_batch_and_logs_of_no_task_of_the_workflow_are_sentences(
     service: Service, echo: str, tmp_path: Path
 ) -> None:
     lists = [{"name": "text", "values": ["a"]}]
     batch = service.command("launch", workflow_file(tmp_path, echo, "{{text}}", batch_values=lists)).stdout.strip()
-    said = service.command("logs", batch, check=False).stderr
-    assert said == f"{batch}: expected a workflow, found a batch; `status` lists its workflows\n"
+    for command in ("logs", "export"):
+        said = service.command(command, batch, check=False).stderr
+        assert said == f"{batch}: expected a workflow, found a batch; `status` lists its workflows\n"
     workflow = service.command("launch", workflow_file(tmp_path, echo, "a"), "--watch").stdout.split()[0]
     said = service.command("logs", workflow, "two", check=False).stderr
     assert said == "two: expected a task of the workflow (one), found none of that name\n"
