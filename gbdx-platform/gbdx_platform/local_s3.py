@@ -16,6 +16,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import trustme
+
 from gbdx_platform.settings import write_private
 
 READY_SECONDS = 60
@@ -32,6 +34,11 @@ ROLES = (
     "-master.telemetry=false", "-admin.ui=false", "-webdav=false", "-s3.iam=false", "-s3.port.iceberg=0",
     "-s3.port.lance=0",
 )  # fmt: skip
+# Its parts that talk to each other, as its security.toml calls them: `weed scaffold -config=security`.
+PARTS = (
+    *("grpc.master", "grpc.volume", "grpc.filer", "grpc.s3", "grpc.admin", "grpc.worker", "grpc.client"),
+    *("https.master", "https.volume", "https.filer", "https.admin", "https.client"),
+)
 # Its log: files of 8 MB, the newest two of each of three levels; log.txt has what it says at its start, and its end.
 LOG_OPTIONS = (
     "-logtostderr=false", "-alsologtostderr=false", "-stderrthreshold=FATAL", "-log_max_size_mb=8", "-log_max_files=2",
@@ -60,6 +67,21 @@ def identities(admin: tuple[str, str], accounts: list[dict[str, Any]], bucket: s
     }
 
 
+def close_parts(folder: Path) -> None:
+    """Writes what lets the server's parts answer nobody but each other: TLS, with a certificate asked of both sides.
+
+    Only S3 itself knows accounts. Who reaches the port of another part could read and delete what everybody has. The
+    authority is of this start, signs this one certificate and is forgotten.
+    """
+    authority = trustme.CA()
+    pair = authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem
+    write_private(folder / "authority.pem", authority.cert_pem.bytes().decode())
+    write_private(folder / "pair.pem", pair.bytes().decode())
+    files = 'ca = "authority.pem"\ncert = "pair.pem"\nkey = "pair.pem"\n'
+    sections = "".join(f"[{part}]\nenabled = true\n{files}" for part in PARTS)
+    write_private(folder / "security.toml", f'[grpc]\nca = "authority.pem"\n{sections}')
+
+
 class LocalS3:
     """The server's process, which is started again when it dies; where it listens; the service's own keys to it."""
 
@@ -74,15 +96,17 @@ class LocalS3:
         self.stopping = threading.Event()
         self.watcher = threading.Thread(target=self.watch, name="local S3", daemon=True)
         for folder in (self.folder, self.folder / "data", self.folder / "logs"):
-            folder.mkdir(exist_ok=True, mode=0o700)
+            folder.mkdir(exist_ok=True)
+            folder.chmod(0o700)
         write_private(self.folder / "identities.json", json.dumps(identities(self.admin, accounts, bucket)))
-        ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
-        self.port = ports["s3.port"]
+        close_parts(self.folder)
+        self.ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
+        self.port = self.ports["s3.port"]
         self.endpoint = f"http://127.0.0.1:{self.port}"
         self.command = [
-            program, f"-logdir={self.folder / 'logs'}", *LOG_OPTIONS, "mini", "-ip=127.0.0.1", "-ip.bind=127.0.0.1",
-            f"-dir={self.folder / 'data'}", f"-s3.config={self.folder / 'identities.json'}", *ROLES,
-            *(f"-{flag}={port}" for flag, port in ports.items()),
+            program, "-logdir=logs", *LOG_OPTIONS, "mini", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-dir=data",
+            "-s3.config=identities.json", *ROLES,
+            *(f"-{flag}={port}" for flag, port in self.ports.items()),
         ]  # fmt: skip
 
     def start(self) -> None:
@@ -107,7 +131,7 @@ class LocalS3:
         with log_file.open("wb") as log:
             self.process = subprocess.Popen(
                 self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-                env={"GOMEMLIMIT": "400MiB", **environment}, cwd=self.folder,
+                env={"GOMEMLIMIT": "400MiB", **environment}, cwd=self.folder, umask=0o077,
             )  # fmt: skip
         write_private(self.folder / "pid", str(self.process.pid))
 
@@ -145,6 +169,9 @@ class LocalS3:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
+        for port in self.ports.values():  # which it names itself, and leaves
+            for left in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):
+                left.unlink(missing_ok=True)
 
 
 def stop_leftover(state: Path) -> None:
@@ -154,10 +181,11 @@ def stop_leftover(state: Path) -> None:
         return
     pid = int(path.read_text("utf-8") or 0)
     try:
-        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+        its = os.path.samefile(f"/proc/{pid}/cwd", path.parent)
+        command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
     except OSError:
         return
-    if f"-dir={state / 's3' / 'data'}".encode() in command.split(b"\0"):
+    if its and b"mini" in command:
         os.kill(pid, signal.SIGKILL)
         while Path(f"/proc/{pid}").exists() and b"\nState:\tZ" not in Path(f"/proc/{pid}/status").read_bytes():
             time.sleep(0.02)
