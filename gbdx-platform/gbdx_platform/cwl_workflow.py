@@ -1,7 +1,8 @@
 """A workflow request as a CWL v1.2 Workflow and its job inputs.
 
 Each task is a step with a tool of its own (its timeout, its members of multiplex ports). A step runs only `when` all
-the tasks that it waits for succeeded; a skipped one is what GBDX calls canceled.
+the tasks that it waits for succeeded and have left what it requires; a skipped one is what GBDX calls canceled, or
+failed when it was for an output that is not there.
 """
 
 from __future__ import annotations
@@ -101,7 +102,10 @@ def step_document(step: Step, step_id: str, wiring: dict[str, str], bare: bool) 
     run = bare_tool(step, identifier) if bare else run_tool(step, identifier, f"{step_id}.")
     waits = dict.fromkeys(source.partition("/")[0] for source in wiring.values() if "/" in source)
     gates = {f"gbdx.gate_{number}": f"{waited}/{STATUS}" for number, waited in enumerate(waits)}
-    condition = " && ".join(f'inputs["{gate}"] === "success"' for gate in gates)
+    ids, _ = port_ids(step.special)
+    fed = [ids[port["name"]] for port in input_ports(step.special) if port.get("required")]
+    left = [f'inputs["{target}"] != null' for target in fed if "/" in wiring.get(target, "")]
+    condition = " && ".join([*(f'inputs["{gate}"] === "success"' for gate in gates), *left])
     return {
         "run": run,
         "in": {target: {"source": source} for target, source in (wiring | gates).items()},

@@ -1,4 +1,4 @@
-"""A workflow that was interrupted: which of its tasks run now, and what they get from those that are finished."""
+"""A workflow with finished tasks: which others run now, what they get from the finished ones, and which can't run."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from gbdx_platform.cwl_tool import input_ports
 from gbdx_platform.cwl_workflow import source_of
 from gbdx_platform.database import Row
 
@@ -40,6 +41,22 @@ def runnable(tasks: dict[str, Row]) -> list[str]:
     }:
         found |= lost
     return [name for name in tasks if name in found]
+
+
+def passed_over(tasks: dict[str, Row]) -> dict[str, str]:
+    """The tasks that an engine left out though all that they wait for succeeded, each with a note that says why."""
+    notes = {}
+    for name, task in tasks.items():
+        if task["state"] == "complete" or any(tasks[source]["event"] != "succeeded" for source, _ in sources(task)):
+            continue
+        required = {port["name"] for port in input_ports(task["body"]["definition"]) if port.get("required")}
+        lost = [
+            f"input port {entry['name']!r}: task {source[0]!r} left no output {source[1]!r}"
+            for entry in task["body"]["request"]["inputs"]
+            if (source := source_of(entry)) and entry["name"] in required and made(tasks[source[0]], source[1]) is None
+        ]
+        notes[name] = "; ".join(lost) or "the engine did not run it"
+    return notes
 
 
 def handed_on(task: Row, tasks: dict[str, Row], running: list[str]) -> dict[str, Any]:

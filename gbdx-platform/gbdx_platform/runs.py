@@ -18,7 +18,7 @@ from gbdx_platform import containers, cwl_workflow
 from gbdx_platform.callbacks import deliver
 from gbdx_platform.cwl_tool import cwl_ids, timeout_of, wants_gpu
 from gbdx_platform.database import WORKFLOWS, Row, Store, now
-from gbdx_platform.recovery import handed_on, made_inputs, remove_all_but, remove_folder, runnable
+from gbdx_platform.recovery import handed_on, made_inputs, passed_over, remove_all_but, remove_folder, runnable
 from gbdx_platform.settings import Settings
 from gbdx_platform.storage import Storage, StorageError
 from gbdx_platform.task_definition import container_properties
@@ -221,6 +221,10 @@ class Runner:
             self.run(row)  # what does not wait for them
         elif not self.ended(workflow):
             self.engine().run(self.watch(row, tasks, plan, folder), self.settings)
+        if not self.ended(workflow):
+            tasks = {task["name"]: task for task in self.store.tasks_of(workflow)}
+            for name, note in passed_over(tasks).items():
+                self.store.set_task(tasks[name], "complete", "failed", note)
 
     def step(self, task: Row, request: dict[str, Any] | None = None) -> cwl_workflow.Step:
         """A task of the database as a step to run; request: in place of its own."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
-from live_service import API, Session, definition, port, script, states, task
+from live_service import API, Session, definition, port, script, serving, states, task
 
 NO_INPUTS = [port("a", "string", required=False)]
 
@@ -49,3 +51,40 @@ def test_a_task_over_its_timeout_has_the_grace_of_make_run_to_end_well(session: 
     assert (states(found), found["tasks"][0]["note"]) == ({"slow": "complete/timedout"}, "over its timeout of 3 s")
     log = session.http.get(f"{API}/workflows/{found['id']}/tasks/slow/stdout").text
     assert log == "begun\nasked\nended\n"
+
+
+@pytest.fixture(scope="module")
+def toil(hello_image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
+    """The default account of a service whose engine is Toil on this machine."""
+    with serving(tmp_path_factory.mktemp("toil"), "--engine", "toil") as service:
+        yield Session(service.client())
+
+
+@pytest.mark.parametrize("engine", ["session", "toil"])
+def test_a_task_without_an_input_that_it_requires_fails_with_the_port_and_no_other_does(
+    request: pytest.FixtureRequest, fresh: str, engine: str
+) -> None:
+    there: Session = request.getfixturevalue(engine)
+    may = [port("word", "string", required=False), port("out", required=False)]
+    inputs = [port("text", "string"), port("data"), port("more", "string", required=False)]
+    there.register(definition(f"{fresh}-none", NO_INPUTS, may, script("")))
+    there.register(definition(f"{fresh}-needs", inputs, may, script("")))
+    there.register(definition(f"{fresh}-may", NO_INPUTS, [], script("reason = 'ran'")))
+    given = {"text": ("none:word",), "data": ("none:out",), "more": ("none:word",)}
+    workflow = there.launch(
+        task("none", f"{fresh}-none"),
+        task("unfed", f"{fresh}-needs", given),
+        task("after", f"{fresh}-may", {"a": ("unfed:word",)}),
+        task("fed", f"{fresh}-may", {"a": ("none:word",)}),
+        task("alone", f"{fresh}-may"),
+    )
+    found = there.wait(workflow, 600)
+    lost = "input port 'text': task 'none' left no output 'word'; input port 'data': task 'none' left no output 'out'"
+    assert {one["name"]: (one["state"]["event"], one["note"]) for one in found["tasks"]} == {
+        "none": ("succeeded", ""),
+        "unfed": ("failed", lost),
+        "after": ("canceled", "a task that it waits for did not succeed"),
+        "fed": ("succeeded", "ran"),
+        "alone": ("succeeded", "ran"),
+    }
+    assert found["state"]["event"] == "failed"
