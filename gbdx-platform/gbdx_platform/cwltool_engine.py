@@ -34,8 +34,9 @@ from gbdx_platform.settings import Settings
 from gbdx_platform.task_verdict import Verdict
 from gbdx_platform.verdicts import Watch, end_of, string_outputs
 
-# Bytes of a stream that are kept of one task.
+# Bytes of a stream that are kept of one task, and what stands in place of those that are not.
 LONGEST_LOG = 64 * 2**20
+CUT = b"[the beginning of this log was cut]\n"
 
 logging.getLogger("cwltool").setLevel(logging.CRITICAL)
 logging.getLogger("salad").setLevel(logging.CRITICAL)
@@ -142,7 +143,7 @@ class TaskJob(DockerCommandLineJob):
 
 
 def run_client(command: list[str], logs: Path) -> None:
-    """Runs the engine's client to its end; the task's output goes to files as it comes, up to a limit."""
+    """Runs the engine's client to its end; the task's output goes to files as it comes, see copy_log."""
     client = subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
     )
@@ -156,12 +157,16 @@ def run_client(command: list[str], logs: Path) -> None:
 
 
 def copy_log(stream: IO[bytes], path: Path) -> None:
-    """Copies a stream to a file, and past LONGEST_LOG to nowhere."""
-    left = LONGEST_LOG
-    with stream, path.open("wb", buffering=0) as file:
+    """Copies a stream to a file that holds LONGEST_LOG at most: the beginning goes for the end."""
+    with stream, path.open("w+b", buffering=0) as file:
         while block := os.read(stream.fileno(), 65536):
-            file.write(block[:left])
-            left = max(left - len(block), 0)
+            if file.tell() + len(block) > LONGEST_LOG:
+                file.seek(-LONGEST_LOG // 2, os.SEEK_END)
+                end = file.read()
+                file.seek(0)
+                file.truncate()
+                file.write(CUT + end)
+            file.write(block)
 
 
 def no_gpu(settings: Settings) -> str | None:

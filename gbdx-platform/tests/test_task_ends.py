@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from live_service import API, Session, definition, port, script, serving, states, task
+from live_service import API, Service, Session, definition, port, script, serving, states, task
 
 NO_INPUTS = [port("a", "string", required=False)]
 
@@ -88,3 +88,20 @@ def test_a_task_without_an_input_that_it_requires_fails_with_the_port_and_no_oth
         "alone": ("succeeded", "ran"),
     }
     assert found["state"]["event"] == "failed"
+
+
+def test_of_a_log_over_the_limit_the_end_is_kept_and_the_cut_is_told(
+    session: Session, service: Service, fresh: str
+) -> None:
+    text = "import sys; sys.stdout.write(''.join(f'{n:015}\\n' for n in range(5_000_000))); print('last', end='')"
+    session.register(definition(fresh, NO_INPUTS, [], script(text)))
+    found = session.run(task("prints", fresh))
+    assert session.http.get(f"{API}/workflows/{found['id']}/tasks/prints/stdout").text.endswith("004999999\nlast"), (
+        found
+    )
+    log = (service.state / "logs" / found["id"] / "prints" / "stdout.txt").read_bytes()
+    cut, kept = log.split(b"\n", 1)
+    assert cut == b"[the beginning of this log was cut]"
+    assert 2**25 <= len(kept) < 2**26
+    lines = b"".join(b"%015d\n" % number for number in range(5_000_000 - len(kept) // 16 - 1, 5_000_000))
+    assert (lines + b"last").endswith(kept)
