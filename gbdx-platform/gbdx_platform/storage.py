@@ -15,6 +15,7 @@ from urllib.parse import unquote
 from gbdx_platform import transfers
 
 PARALLEL = 8  # files at a time
+MOST_LINKED = 10_000  # folders that links lead to, which can lead to each other in more ways than there are files
 # A key of s3:// may hold ? and #, and is no quoted one.
 URLS = (
     r"s3://(?P<bucket>[^/]+)/?(?P<key>.*)",
@@ -59,6 +60,25 @@ def safe_relative(name: str) -> PurePosixPath:
     if not name or "\0" in name or any(part in ("", ".", "..") for part in parts):
         raise StorageError(f"key {name!r}: expected a relative path without '..', found one that leaves its folder")
     return PurePosixPath(*parts)
+
+
+def files_below(folder: Path) -> Iterator[Path]:
+    """The files below a resolved folder, also those that links lead to; a link back to where it lies leads nowhere.
+
+    Raises:
+        StorageError: links that lead to folders with links again and again, to more than MOST_LINKED.
+    """
+    linked, pending = 0, [(folder, {folder})]
+    while pending:
+        current, around = pending.pop()
+        for path in current.iterdir():
+            if path.is_file():
+                yield path
+            elif path.is_dir() and (real := path.resolve()) not in around:
+                linked += real != path
+                if linked > MOST_LINKED:
+                    raise StorageError(f"expected at most {MOST_LINKED} folders behind links, found more")
+                pending.append((path, around | {real}))
 
 
 class Storage:
@@ -113,7 +133,7 @@ class Storage:
         Files of an earlier try that are whole are kept, and a file that is not goes on where it stopped.
 
         Raises:
-            StorageError: nothing there, a key that leaves the folder, a name that is file and folder at once.
+            StorageError: nothing there, a key that leaves the folder or that the disk doesn't take as a file.
             TransferError, botocore's errors: storage that doesn't answer, refuses, or breaks off.
         """
         place = self.check(url, account)
@@ -125,17 +145,19 @@ class Storage:
 
         def one(wanted: tuple[dict[str, Any], Path]) -> None:
             entry, path = wanted
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if there := transfers.get(self.client, place.bucket, entry, path):
-                self.tell(f"{path}: {there} of {entry['Size']} bytes were there already")
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                if there := transfers.get(self.client, place.bucket, entry, path):
+                    self.tell(f"{path}: {there} of {entry['Size']} bytes were there already")
+            except transfers.TransferError:
+                raise
+            except OSError as error:  # whose text has the service's own path; a key may be file and folder at once
+                raise StorageError(
+                    f"key {entry['Key']!r}: expected one that makes a file here, found: {error.strerror}"
+                ) from None
 
-        try:
-            with ThreadPoolExecutor(PARALLEL) as pool:
-                list(pool.map(one, wanted))
-        except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
-            raise StorageError(
-                f"{url!r}: expected keys that make files and folders, found one that is both ({error})"
-            ) from None
+        with ThreadPoolExecutor(PARALLEL) as pool:
+            list(pool.map(one, wanted))
         return len(wanted)
 
     def fetch_files(self, url: str, source: Path, folder: Path) -> int:
@@ -162,11 +184,12 @@ class Storage:
                     yield entry, key.removeprefix(below)
 
     def keep(self, folder: Path, prefix: str) -> int:
-        """Uploads the plain files below a folder to the service's bucket; returns how many.
+        """Uploads the files below a folder to the service's bucket; returns how many.
 
         Links were found to stay in the folder by the task's verdict; what they point at is uploaded in their place.
         """
-        files = [path for path in folder.rglob("*") if path.is_file()]
+        folder = folder.resolve()
+        files = list(files_below(folder))
         with ThreadPoolExecutor(PARALLEL) as pool:
             list(pool.map(lambda path: self.put(path, f"{prefix}/{path.relative_to(folder)}"), files))
         return len(files)

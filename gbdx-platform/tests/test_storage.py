@@ -236,14 +236,42 @@ def test_another_bucket_is_read_only_when_it_is_lent(monkeypatch: pytest.MonkeyP
     assert storage.check("https://imagery.s3.amazonaws.com/scene", "gbdx") == Place("imagery", "scene")
 
 
-def test_a_key_that_is_file_and_folder_at_once_is_a_sentence(session: Session, tmp_path: Path, fresh: str) -> None:
+def test_a_key_that_is_file_and_folder_at_once_is_named_and_the_services_folder_is_not(
+    session: Session, tmp_path: Path, fresh: str
+) -> None:
     url = session.put(f"{fresh}/in/name")
-    try:
-        session.put(f"{fresh}/in/name/below")
-    except session.storage.client.exceptions.ClientError:
-        return  # this S3 server refuses such keys itself
-    with pytest.raises(StorageError, match="expected keys that make files and folders"):
+    # A server may refuse keys like in/name and in/name/below; the folder stands for what the second one makes here.
+    (tmp_path / "in" / "name" / "below").mkdir(parents=True)
+    with pytest.raises(StorageError, match="expected one that makes a file here, found: Is a directory") as refused:
         session.storage.fetch(url, session.prefix, tmp_path / "in")
+    assert f"key '{session.prefix}/{fresh}/in/name'" in str(refused.value)
+    assert str(tmp_path) not in str(refused.value)
+
+
+def test_files_behind_links_to_folders_are_kept_and_links_in_a_circle_end(session: Session, fresh: str) -> None:
+    links = (
+        "os.makedirs(work + 'output/out/v2/deep'); os.chdir(work + 'output/out')\n"
+        "open('v2/deep/a.txt', 'w').write('a')\n"
+        "os.symlink('v2', 'latest'); os.symlink('v2/deep/a.txt', 'a.txt'); os.symlink('../../v2', 'v2/deep/back')\n"
+        "os.makedirs('one'); os.makedirs('two'); os.symlink('../two', 'one/two'); os.symlink('../one', 'two/one')\n"
+        "open('one/1', 'w').write('1')"
+    )
+    session.register(definition(fresh, [port("a", "string", required=False)], [port("out")], script(links)))
+    found = session.run(task("links", fresh, persist={"out": f"{fresh}/out"}))
+    assert states(found) == {"links": "complete/succeeded"}, found["tasks"][0]["note"]
+    expected = ["a.txt", "latest/deep/a.txt", "one/1", "two/one/1", "v2/deep/a.txt"]
+    assert sorted(session.names(f"{fresh}/out")) == expected
+    assert session.text(f"{fresh}/out/latest/deep/a.txt") == "a"
+
+
+def test_links_that_multiply_folders_without_end_are_refused(session: Session, tmp_path: Path, fresh: str) -> None:
+    for number in range(20):  # 2 ** 20 ways lead to the last one
+        (tmp_path / str(number)).mkdir()
+        for name in "ab":
+            (tmp_path / str(number) / name).symlink_to(f"../{number + 1}")
+    with pytest.raises(StorageError, match="expected at most 10000 folders behind links, found more"):
+        session.storage.keep(tmp_path, f"{session.prefix}/{fresh}")
+    assert session.names(fresh) == []
 
 
 def test_a_task_reads_what_only_the_service_could_read(own_service: Service, tmp_path: Path, fresh: str) -> None:
