@@ -16,7 +16,7 @@ from typing import Any
 MAX_JSON_BYTES = 1024 * 1024
 MAX_REASON = 500
 
-# What JSON can spell and no UTF-8 can.
+# Half a surrogate pair: JSON can spell it, Python has it in names of files that are no UTF-8, and no UTF-8 holds it.
 HALF_PAIR = re.compile("[\ud800-\udfff]")
 
 STATUS_WORDS = {"success": "success", "failed": "failed", "fail": "failed"}

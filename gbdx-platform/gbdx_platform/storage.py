@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from gbdx_platform import transfers
+from gbdx_platform.task_verdict import HALF_PAIR
 
 PARALLEL = 8  # files at a time
 MOST_LINKED = 10_000  # folders that links lead to, which can lead to each other in more ways than there are files
@@ -187,12 +188,18 @@ class Storage:
         """Uploads the files below a folder to the service's bucket; returns how many.
 
         Links were found to stay in the folder by the task's verdict; what they point at is uploaded in their place.
+
+        Raises:
+            StorageError: a name that no key can be.
+            botocore's errors: storage that doesn't answer, or refuses.
         """
         folder = folder.resolve()
-        files = list(files_below(folder))
+        names = [str(path.relative_to(folder)) for path in files_below(folder)]
+        if odd := [name for name in names if HALF_PAIR.search(name)]:
+            raise StorageError(f"expected names of files in UTF-8, found {odd[0]!r}")
         with ThreadPoolExecutor(PARALLEL) as pool:
-            list(pool.map(lambda path: self.put(path, f"{prefix}/{path.relative_to(folder)}"), files))
-        return len(files)
+            list(pool.map(lambda name: self.put(folder / name, f"{prefix}/{name}"), names))
+        return len(names)
 
     def put(self, path: Path, key: str) -> None:
         """Uploads one file to the service's bucket."""

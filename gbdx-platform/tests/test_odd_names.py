@@ -34,3 +34,25 @@ def test_any_name_of_a_port_or_a_file_comes_through_a_chain_and_object_storage(s
     assert {name: session.names(f"{fresh}/out {name}") for name in places} == {
         name: [f"{name}/{name}"] for name in places
     }
+
+
+def test_a_file_whose_name_is_no_utf8_is_given_on_but_not_kept_and_the_note_names_it(
+    session: Session, fresh: str
+) -> None:
+    write = (
+        "os.makedirs(work + 'output/out/deep')\nopen(os.fsencode(work) + b'output/out/deep/\\xe9t\\xe9', 'w').close()"
+    )
+    read = "reason = ascii(os.listdir(os.fsencode(work + 'input/in/deep')))"
+    session.register(definition(f"{fresh}-writes", [port("a", "string", required=False)], [port("out")], script(write)))
+    session.register(definition(f"{fresh}-reads", [port("in")], [], script(read)))
+    found = session.run(
+        task("gives", f"{fresh}-writes"),
+        task("reads", f"{fresh}-reads", {"in": ("gives:out",)}),
+        task("keeps", f"{fresh}-writes", persist={"out": f"{fresh}/out"}),
+    )
+    note = "output port 'out' could not be kept: expected names of files in UTF-8, found 'deep/\\udce9t\\udce9'"
+    assert [(one["state"]["event"], one["note"]) for one in found["tasks"]] == [
+        ("succeeded", ""),
+        ("succeeded", "[b'\\xe9t\\xe9']"),
+        ("failed", note),
+    ]
