@@ -25,7 +25,8 @@ from gbdx_platform.task_definition import container_properties
 from gbdx_platform.task_verdict import Verdict, printable
 from gbdx_platform.verdicts import Watch, string_outputs
 
-STORAGE_TRIES = 3
+# A local S3 that died comes back within 20 seconds on a slow machine.
+STORAGE_SECONDS = 30
 LEFTOVER_SECONDS = 30
 # The dispatcher looks this often at what nobody told it, and waits this long for a database that is away.
 IDLE_SECONDS = 5
@@ -277,21 +278,23 @@ class Runner:
         return {} if self.ended(row["id"]) else faults
 
     def try_storage(self, workflow: str, function: Callable[..., Any], *arguments: Any) -> None:
-        """Three tries, except where another try can't help.
+        """Tries for STORAGE_SECONDS, except where another try can't help.
 
         Raises:
             StorageError: none succeeded.
         """
-        for attempt in range(STORAGE_TRIES):
+        tries, deadline = 0, time.monotonic() + STORAGE_SECONDS
+        while True:
+            tries += 1
             try:
                 function(*arguments)
                 return
             except StorageError:
                 raise
             except Exception as error:
-                if attempt == STORAGE_TRIES - 1 or self.ended(workflow):
-                    raise StorageError(f"{error} ({attempt + 1} tries)") from error
-                time.sleep(attempt + 0.5)
+                if time.monotonic() > deadline or self.ended(workflow):
+                    raise StorageError(f"{error} ({tries} tries)") from error
+                self.stopping.wait(1)
 
     def watch(self, row: Row, tasks: dict[str, Row], plan: cwl_workflow.Plan, folder: Path) -> Watch:
         """What the engine tells, written into the database."""

@@ -9,7 +9,6 @@ import stat
 from pathlib import Path
 
 import pytest
-from botocore.exceptions import BotoCoreError, ClientError
 from gbdx_platform.settings import read_credentials
 from live_service import API, Service, Session, definition, port, script, serving, states, task, wait_until
 
@@ -160,31 +159,29 @@ def test_a_second_service_on_the_same_state_is_refused(service: Service) -> None
     assert (refused.returncode, "found another service on it" in refused.stderr) == (2, True)
 
 
-def test_local_object_storage_that_dies_comes_back_where_it_was_with_all_that_it_had(own_service: Service) -> None:
+def test_local_object_storage_that_dies_comes_back_with_all_it_had_and_workflows_wait_for_it(
+    own_service: Service,
+) -> None:
+    own_service.environment["GBDX_WORKFLOWS"] = "2"
     own_service.start()
     session = Session(own_service.client())
     before = session.http.get("/s3creds/v1/prefix").json()
-    copy = "import shutil; shutil.copytree(work + 'input/data', work + 'output/out')"
+    copy = "import shutil; time.sleep(1); shutil.copytree(work + 'input/data', work + 'output/out')"
     session.register(definition("copies", [port("data")], [port("out")], script(copy)))
     url = session.put("in/a.txt", b"kept")
     folder = own_service.state / "s3"
-
-    def readable() -> bool:
-        try:
-            return session.text("in/a.txt") == "kept"
-        except (BotoCoreError, ClientError):
-            return False
-
     # More often than files of its log are kept.
     for number in range(3):
+        keeps = session.launch(task("keeps", "copies", {"data": url}, {"out": f"keeps/{number}"}))
+        wait_until(lambda keeps=keeps: "started" in session.events(keeps, "keeps"))
         dead = (folder / "pid").read_text()
         os.kill(int(dead), signal.SIGKILL)
-        wait_until(lambda dead=dead: (folder / "pid").read_text() != dead)
-        # It listens at once, and mostly answers; now and then its parts take 15 s to find each other again.
-        wait_until(readable)
-        found = session.run(task("copies", "copies", {"data": url}, {"out": f"out/{number}"}))
-        assert states(found) == {"copies": "complete/succeeded"}, found["tasks"][0]["note"]
-        assert session.text(f"out/{number}/a.txt") == "kept"
+        fetches = session.launch(task("fetches", "copies", {"data": url}, {"out": f"fetches/{number}"}))
+        for workflow, name in ((keeps, "keeps"), (fetches, "fetches")):
+            found = session.wait(workflow)
+            assert states(found) == {name: "complete/succeeded"}, found["tasks"][0]["note"]
+            assert session.text(f"{name}/{number}/a.txt") == "kept"
+        assert (folder / "pid").read_text() != dead
     assert session.http.get("/s3creds/v1/prefix").json() == before
     assert (own_service.state / "serve.log").read_text().count("local S3 had ended and was started again") == 3
     pid = int((folder / "pid").read_text())
