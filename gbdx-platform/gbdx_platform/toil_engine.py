@@ -40,7 +40,7 @@ from gbdx_platform.cwl_tool import (
 )
 from gbdx_platform.cwl_workflow import Step, source_of
 from gbdx_platform.settings import Settings
-from gbdx_platform.task_verdict import Verdict, judge, port_problems, printable
+from gbdx_platform.task_verdict import HALF_PAIR, Verdict, judge, port_problems, printable
 from gbdx_platform.verdicts import Watch, left, work_verdict
 
 STOP_SECONDS = 30
@@ -295,11 +295,18 @@ def late(step: Step) -> Verdict:
 
 def fail(watch: Watch, step: Step, begun: Begun | None, progress: dict[str, Begun], trouble: str) -> None:
     """Tells the failure of a task that Toil could not run, or not to its end, once it was its turn."""
-    succeeded = {watch.plan.steps[step_id].name for step_id, one in progress.items() if one.state == "success"}
-    sources = [source_of(entry) for entry in step.request["inputs"]]
-    if {source[0] for source in sources if source} <= succeeded:
-        overdue = begun and begun.seconds > step.timeout
-        watch.finished(step, late(step) if overdue else Verdict("failed", trouble), None)
+    succeeded = {
+        watch.plan.steps[step_id].name: one.work for step_id, one in progress.items() if one.state == "success"
+    }
+    sources = {entry["name"]: source for entry in step.request["inputs"] if (source := source_of(entry))}
+    if not {task for task, _ in sources.values()} <= succeeded.keys():
+        return
+    for name, (task, output) in sources.items():
+        below = (succeeded[task] / "output" / output).rglob("*")
+        if odd := [path.name for path in below if HALF_PAIR.search(path.name)]:
+            trouble = f"input port {name!r}: expected names of files in UTF-8, as Toil needs them, found {odd[0]!r}"
+    overdue = begun and begun.seconds > step.timeout
+    watch.finished(step, late(step) if overdue else Verdict("failed", trouble), None)
 
 
 def finish(watch: Watch, step_id: str, begun: Begun | None, outputs: dict[str, Any]) -> None:

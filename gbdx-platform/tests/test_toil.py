@@ -201,3 +201,14 @@ def test_what_toil_could_not_run_has_failed_and_what_waits_for_it_has_not(tmp_pa
     for step in watch.plan.steps.values():
         toil_engine.fail(watch, step, None, {}, "no card")
     assert told == [("a", "failed", "no card")]
+
+
+def test_a_name_that_toil_can_not_hand_on_is_told_with_the_port(tmp_path: Path) -> None:
+    told: list[Any] = []
+    watch, folder = watching(tmp_path, told), tmp_path / "step-x" / "output" / "out"
+    folder.mkdir(parents=True)
+    (folder / os.fsdecode(b"\xe9t\xe9")).touch()
+    begun = toil_engine.Begun(tmp_path / "step-x", time.monotonic(), state="success")
+    toil_engine.fail(watch, watch.plan.steps["b"], None, {"a": begun}, "surrogates not allowed")
+    note = "input port 'in': expected names of files in UTF-8, as Toil needs them, found '\\udce9t\\udce9'"
+    assert told == [("b", "failed", note)]
