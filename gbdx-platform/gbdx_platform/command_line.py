@@ -19,7 +19,7 @@ from botocore.exceptions import ClientError as S3Error
 
 from gbdx_platform import __version__
 from gbdx_platform.client import ENDED, Client, ClientError, at, events_of
-from gbdx_platform.settings import load
+from gbdx_platform.settings import ServiceError, load
 from gbdx_platform.storage import StorageError
 from gbdx_platform.task_verdict import printable
 
@@ -70,8 +70,7 @@ def serve(options: argparse.Namespace) -> None:
         options.state, host=options.host, port=options.port, engine=options.engine,
         engine_arguments=tuple(options.engine_argument) or None,
     )  # fmt: skip
-    with refusals(service.ServiceError):
-        service.serve(settings, options.certificate, options.key, options.plain_http)
+    service.serve(settings, options.certificate, options.key, options.plain_http)
 
 
 def account(options: argparse.Namespace) -> None:
@@ -113,7 +112,8 @@ def name_image(client: Client, definition: Any, local: str) -> None:
         return  # the service says what is missing
     if client.look(at("tasks", task_type)):
         raise ClientError(f"task {task_type!r} is registered already: raise the definition's version")
-    done = containers.call("tag", local, wanted)
+    with refusals(containers.ImageError):
+        done = containers.call("tag", local, wanted)
     if done.returncode:
         raise ClientError(f"image {local!r}: expected it in the engine's store, found: {done.stderr.strip()}")
 
@@ -363,7 +363,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 141
     except (BotoCoreError, S3Error) as error:
         print(f"object storage: {error}", file=sys.stderr)
-    except (ClientError, StorageError, OSError) as error:
+    except (ClientError, ServiceError, StorageError, OSError) as error:
         print(error, file=sys.stderr)
     except KeyboardInterrupt:
         return 130  # what was launched goes on

@@ -35,8 +35,9 @@ def engine() -> str:
     candidates = [asked] if asked else ["/usr/bin/docker", "docker", "podman"]
     for candidate in candidates:
         path = shutil.which(candidate)
-        if path and subprocess.run([path, "info"], capture_output=True, check=False, timeout=60).returncode == 0:
-            return path
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            if path and subprocess.run([path, "info"], capture_output=True, check=False, timeout=60).returncode == 0:
+                return path
     raise ImageError(f"container engine: expected one that answers, tried {', '.join(candidates)}")
 
 

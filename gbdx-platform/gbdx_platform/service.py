@@ -7,26 +7,24 @@ import fcntl
 import json
 import os
 import signal
+import socket
 from collections.abc import Iterator
 from typing import Any
 
 import uvicorn
+from sqlalchemy.exc import SQLAlchemyError
 
-from gbdx_platform import accounts
+from gbdx_platform import accounts, containers
 from gbdx_platform.accounts import DEFAULT_ACCOUNT
 from gbdx_platform.api import app, live
 from gbdx_platform.database import Store
 from gbdx_platform.local_s3 import LocalS3
 from gbdx_platform.runs import Runner
-from gbdx_platform.settings import LOOPBACK, Settings, read_credentials, write_private
+from gbdx_platform.settings import LOOPBACK, ServiceError, Settings, read_credentials, write_private
 from gbdx_platform.storage import Storage
 
 # Of every answer, an error of the server's own included.
 HEADERS = [("X-Content-Type-Options", "nosniff"), ("Cache-Control", "no-cache")]
-
-
-class ServiceError(RuntimeError):
-    """The service can't start; the message is a sentence."""
 
 
 @contextlib.contextmanager
@@ -72,12 +70,47 @@ def ended(signum: int, frame: object) -> None:
     raise SystemExit(0)
 
 
+@contextlib.contextmanager
+def database_errors() -> Iterator[None]:
+    """Tells what is wrong with a database that can't be used at the start.
+
+    Raises:
+        ServiceError: in place of the library's own error.
+    """
+    try:
+        yield
+    except (SQLAlchemyError, ImportError) as error:
+        expected = "database: expected platform.sqlite in the folder of state, or what DATABASE_URL names, to be one"
+        raise ServiceError(f"{expected}, found: {getattr(error, 'orig', None) or error}") from None
+
+
+def bound(settings: Settings) -> socket.socket:
+    """A socket that has the service's address, and doesn't listen yet.
+
+    Raises:
+        ServiceError: the address is another one's, or none of this machine's.
+    """
+    found = socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET)
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        found.bind((settings.host, settings.port))
+    except OSError as error:
+        found.close()
+        expected = f"address: expected {settings.host}, port {settings.port}, to be this machine's and free"
+        raise ServiceError(f"{expected}, found: {error.strerror}") from None
+    return found
+
+
 def check_engine(settings: Settings) -> None:
     """Refuses an engine that could run nothing.
 
     Raises:
-        ServiceError: Toil is not there, or not with those arguments.
+        ServiceError: no container engine answers; Toil is not there, or not with those arguments.
     """
+    try:
+        containers.engine()
+    except containers.ImageError as error:
+        raise ServiceError(str(error)) from None
     if settings.engine != "toil":
         return
     from gbdx_platform import toil_engine
@@ -110,9 +143,10 @@ def serve(settings: Settings, certificate: str | None = None, key: str | None = 
     except OSError as error:
         expected = f"certificate: expected PEM files with a certificate and its key, {certificate} and {key}"
         raise ServiceError(f"{expected}, found: {error}") from None
-    with only_one(settings), contextlib.ExitStack() as ending, config.bind_socket() as listening:
-        store = Store(settings.database_url)
-        credentials = default_credentials(settings, store)
+    with only_one(settings), contextlib.ExitStack() as ending, bound(settings) as listening:
+        with database_errors():
+            store = Store(settings.database_url)
+            credentials = default_credentials(settings, store)
         # Object storage of the operator's own, when the environment names some.
         external = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ACCESS_KEY_ID")
         local = None if external else LocalS3(settings.state, settings.bucket, accounts.all_accounts(store))
@@ -137,4 +171,5 @@ def serve(settings: Settings, certificate: str | None = None, key: str | None = 
 
 def add_account(settings: Settings, name: str) -> str:
     """Makes an account, or a new password for it; a local S3 learns its keys at the service's next start."""
-    return accounts.add_account(Store(settings.database_url), name)
+    with database_errors():
+        return accounts.add_account(Store(settings.database_url), name)

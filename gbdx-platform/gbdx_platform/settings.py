@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import re
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +13,10 @@ from typing import Any
 
 # Hosts that no other machine can listen in on.
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+class ServiceError(RuntimeError):
+    """The service can't start, or a command can't use its state; the message is a sentence."""
 
 
 @dataclass
@@ -39,9 +45,39 @@ def state_folder(asked: str | None = None) -> Path:
     return folder
 
 
+def close(folder: Path) -> None:
+    """Closes a folder of state to others, which somebody may have made with another mode.
+
+    Raises:
+        ServiceError: everybody may write there, as in /tmp, so that it is nobody's own to close.
+    """
+    mode = folder.stat().st_mode
+    if mode & 0o002:
+        raise ServiceError(f"state: expected a folder of your own, found {folder}, which everybody may write to")
+    if mode & 0o077:
+        folder.chmod(0o700)
+
+
+def number(variable: str, default: float) -> float:
+    """A number above zero from the environment.
+
+    Raises:
+        ServiceError: it is none.
+    """
+    text = os.environ.get(variable) or str(default)
+    if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]+)?", text) or float(text) == 0:
+        raise ServiceError(f"{variable}: expected a number above 0, found {text!r}")
+    return float(text)
+
+
 def load(state: str | None = None, **options: Any) -> Settings:
-    """Settings from the environment; `options` are those of the command line, None where not given."""
+    """Settings from the environment; `options` are those of the command line, None where not given.
+
+    Raises:
+        ServiceError: a variable, or a folder of state, that can't be used.
+    """
     folder = state_folder(state)
+    close(folder)
     mark = folder / "service-id"
     if not mark.exists():
         write_private(mark, secrets.token_hex(8))
@@ -53,9 +89,9 @@ def load(state: str | None = None, **options: Any) -> Settings:
         service=mark.read_text("utf-8").strip(),
         bucket=os.environ.get("GBDX_BUCKET") or Settings.bucket,
         file_roots=tuple(roots),
-        slots=int(os.environ.get("GBDX_SLOTS") or cores),
-        workflows=int(os.environ.get("GBDX_WORKFLOWS") or 2 * cores),
-        keep_days=float(os.environ.get("GBDX_KEEP_DAYS") or Settings.keep_days),
+        slots=math.ceil(number("GBDX_SLOTS", cores)),
+        workflows=math.ceil(number("GBDX_WORKFLOWS", 2 * cores)),
+        keep_days=number("GBDX_KEEP_DAYS", Settings.keep_days),
         **{key: value for key, value in options.items() if value is not None},
     )
 
@@ -69,7 +105,18 @@ def write_private(path: Path, text: str) -> None:
 
 
 def read_credentials(state: Path) -> dict[str, Any]:
-    """What `serve` left for the command line of the same user: url, username, password, token; {} when nothing."""
+    """What `serve` left for the command line of the same user: url, username, password, token; {} when nothing.
+
+    Raises:
+        ServiceError: the file is damaged.
+    """
     path = state / "credentials.json"
-    found: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    try:
+        found = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise ServiceError(
+            f"{path}: expected what `serve` wrote, found another text; without it `serve` writes it anew"
+        )
     return found

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
+import socket
 import stat
 from pathlib import Path
 
@@ -157,6 +159,53 @@ def test_a_service_on_the_loopback_of_ipv6_leaves_an_address_that_works(tmp_path
 def test_a_second_service_on_the_same_state_is_refused(service: Service) -> None:
     refused = service.command("serve", "--port", "1", check=False)
     assert (refused.returncode, "found another service on it" in refused.stderr) == (2, True)
+
+
+BROKEN_STATES = [
+    ({"ENGINE": "/nonexistent"}, {}, "container engine: expected one that answers, tried /nonexistent"),
+    ({"GBDX_SLOTS": "two"}, {}, "GBDX_SLOTS: expected a number above 0, found 'two'"),
+    ({"DATABASE_URL": "nonsense"}, {}, r"database: expected platform\.sqlite .* found: Could not parse"),
+    ({}, {"platform.sqlite": "x" * 4096}, r"database: expected .* to be one, found: file is not a database"),
+    ({}, {"credentials.json": "{"}, r"credentials\.json: expected what `serve` wrote, found another text"),
+    ({}, {"credentials.json": "[]"}, r"credentials\.json: expected what `serve` wrote, found another text"),
+]
+
+
+@pytest.mark.parametrize(("environment", "files", "sentence"), BROKEN_STATES)
+def test_a_start_that_can_not_be_is_refused_with_a_sentence(
+    environment: dict[str, str], files: dict[str, str], sentence: str, tmp_path: Path
+) -> None:
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    refused = Service(tmp_path, **environment).command("serve", check=False)
+    assert refused.returncode == 2, refused.stderr
+    assert re.search(sentence, refused.stderr), refused.stderr
+    assert refused.stderr.count("\n") == 1, refused.stderr
+
+
+def test_a_port_that_another_program_has_is_refused_with_a_sentence(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = str(other.getsockname()[1])
+        refused = Service(tmp_path).command("serve", "--port", port, check=False)
+    expected = f"address: expected 127.0.0.1, port {port}, to be this machine's and free, found: Address already in use"
+    assert (refused.returncode, refused.stderr) == (2, f"{expected}\n")
+
+
+def test_a_folder_of_state_is_closed_to_others_and_one_that_is_everybodys_is_refused(
+    hello_image: str, tmp_path: Path
+) -> None:
+    state = tmp_path / "a, b"  # a path that lists of folders would take for two
+    state.mkdir(mode=0o755)
+    with serving(state) as running:
+        session = Session(running.client())
+        session.register(definition("said", *PORTS, script("print('said')")))
+        assert states(session.run(task("once", "said"))) == {"once": "complete/succeeded"}
+    assert stat.S_IMODE(state.stat().st_mode) == 0o700
+    state.chmod(0o1777)
+    refused = Service(state).command("serve", check=False)
+    expected = f"state: expected a folder of your own, found {state}, which everybody may write to\n"
+    assert (refused.returncode, refused.stderr) == (2, expected)
+    assert stat.S_IMODE(state.stat().st_mode) == 0o1777
 
 
 def test_local_object_storage_that_dies_comes_back_with_all_it_had_and_workflows_wait_for_it(
