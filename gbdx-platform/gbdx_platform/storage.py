@@ -69,7 +69,7 @@ def files_below(folder: Path) -> Iterator[Path]:
     Raises:
         StorageError: links that lead to folders with links again and again, to more than MOST_LINKED.
     """
-    linked, pending = 0, [(folder, {folder})]
+    linked, pending = 0, [(folder, {folder})] if folder.is_dir() else []
     while pending:
         current, around = pending.pop()
         for path in current.iterdir():
