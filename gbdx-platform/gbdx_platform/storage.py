@@ -169,7 +169,10 @@ class Storage:
             return 1
         if not source.is_dir():
             raise StorageError(f"{url!r}: expected a folder or a file there, found neither")
-        shutil.copytree(source, folder, symlinks=True, dirs_exist_ok=True)
+        try:
+            shutil.copytree(source, folder, symlinks=True, dirs_exist_ok=True)
+        except shutil.Error as error:  # (source, target, what was wrong) of each file; the target is the service's own
+            raise StorageError(f"{url!r}: expected files that can be copied, found: {error.args[0][0][2]}") from None
         return sum(1 for path in folder.rglob("*") if path.is_file())
 
     def objects(self, place: Place) -> Iterator[tuple[dict[str, Any], str]]:

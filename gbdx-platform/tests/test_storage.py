@@ -75,6 +75,15 @@ def test_files_are_read_below_the_allowed_roots_only(tmp_path: Path, session: Se
             storage.fetch(f"file://{place}", "gbdx", tmp_path / "never")
 
 
+def test_a_file_that_can_not_be_copied_is_named_and_the_services_folder_is_not(tmp_path: Path) -> None:
+    (tmp_path / "root").mkdir()
+    os.mkfifo(tmp_path / "root" / "pipe")
+    storage = Storage("bucket", (tmp_path / "root",), region_name="us-east-1")
+    with pytest.raises(StorageError, match="root/pipe` is a named pipe") as refused:
+        storage.fetch((tmp_path / "root").as_uri(), "gbdx", tmp_path / "copy")
+    assert str(tmp_path / "copy") not in str(refused.value)
+
+
 def test_more_than_1000_keys_come_and_a_neighbour_with_the_same_beginning_does_not(
     session: Session, tmp_path: Path, fresh: str
 ) -> None:
