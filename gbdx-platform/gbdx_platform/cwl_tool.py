@@ -79,7 +79,7 @@ STATUS_EXPRESSION = """${
 STRING_EXPRESSION = """${
   var values = {};
   function kept(value) {
-    return value === undefined || %s.test(value) ? null : %s.indexOf(typeof value) < 0 ? JSON.stringify(value) : value;
+    return value == null || %s.test(value) ? null : %s.indexOf(typeof value) < 0 ? JSON.stringify(value) : value;
   }
   try { values = Object(JSON.parse(self[0].contents)); } catch (error) { }
   return %s;

@@ -65,24 +65,25 @@ def test_a_task_without_an_input_that_it_requires_fails_with_the_port_and_no_oth
     request: pytest.FixtureRequest, fresh: str, engine: str
 ) -> None:
     there: Session = request.getfixturevalue(engine)
-    may = [port("word", "string", required=False), port("out", required=False)]
-    inputs = [port("text", "string"), port("data"), port("more", "string", required=False)]
-    there.register(definition(f"{fresh}-none", NO_INPUTS, may, script("")))
+    may = [port("word", "string", False), port("null", "string", False), port("out", required=False)]
+    inputs = [port("text", "string"), port("other", "string"), port("data"), port("more", "string", required=False)]
+    there.register(definition(f"{fresh}-none", NO_INPUTS, may, script("strings['null'] = None")))
     there.register(definition(f"{fresh}-needs", inputs, may, script("")))
     there.register(definition(f"{fresh}-may", NO_INPUTS, [], script("reason = 'ran'")))
-    given = {"text": ("none:word",), "data": ("none:out",), "more": ("none:word",)}
+    sources = {"text": "word", "other": "null", "data": "out"}
+    given = {name: (f"none:{output}",) for name, output in sources.items()}
     workflow = there.launch(
         task("none", f"{fresh}-none"),
-        task("unfed", f"{fresh}-needs", given),
+        task("unfed", f"{fresh}-needs", {**given, "more": ("none:word",)}),
         task("after", f"{fresh}-may", {"a": ("unfed:word",)}),
         task("fed", f"{fresh}-may", {"a": ("none:word",)}),
         task("alone", f"{fresh}-may"),
     )
     found = there.wait(workflow, 600)
-    lost = "input port 'text': task 'none' left no output 'word'; input port 'data': task 'none' left no output 'out'"
+    lost = [f"input port {name!r}: task 'none' left no output {output!r}" for name, output in sources.items()]
     assert {one["name"]: (one["state"]["event"], one["note"]) for one in found["tasks"]} == {
         "none": ("succeeded", ""),
-        "unfed": ("failed", lost),
+        "unfed": ("failed", "; ".join(lost)),
         "after": ("canceled", "a task that it waits for did not succeed"),
         "fed": ("succeeded", "ran"),
         "alone": ("succeeded", "ran"),
