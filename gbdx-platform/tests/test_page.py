@@ -234,7 +234,10 @@ def test_a_wrong_token_is_refused_and_signing_out_forgets_the_right_one(
     until(page, lambda: one(page, "#login").is_displayed())
     assert page.execute_script("return sessionStorage.getItem('token')") == ""
     sign_in(page, "wrong")
-    until(page, lambda: texts(page, "#said") == ["expected a valid bearer token, found one that is unknown or has expired"])
+    until(
+        page,
+        lambda: texts(page, "#said") == ["expected a valid bearer token, found one that is unknown or has expired"],
+    )
     assert not one(page, "#home").is_displayed()
     refused = [entry["message"] for entry in page.get_log("browser") if entry["level"] == "SEVERE"]
     assert all("401 (Unauthorized)" in message for message in refused)
