@@ -369,8 +369,10 @@ def test_a_member_of_a_multiplex_port_that_would_be_the_file_of_strings_is_refus
     ]
 
 
-def test_values_that_are_no_strings_are_spelled_as_in_json(session: Session, fresh: str) -> None:
-    written = {"number": 1.5, "null": None, "object": {"k": [1, True, "é"]}, "flag": True, "text": "None"}
+def test_values_that_are_no_strings_are_spelled_as_in_json_but_for_a_null_which_is_none(
+    session: Session, fresh: str
+) -> None:
+    written = {"number": 1.5, "null": None, "object": {"k": [1, True, None, "é"]}, "flag": True, "text": "None"}
     read = "strings.update(json.load(open(work + 'input/ports.json')))"
     ports = [port(name, "string", required=False) for name in written]
     for name, text in ((f"{fresh}-1", f"strings.update({written})"), (f"{fresh}-2", read)):
@@ -378,7 +380,7 @@ def test_values_that_are_no_strings_are_spelled_as_in_json(session: Session, fre
     found = session.run(
         task("one", f"{fresh}-1"), task("two", f"{fresh}-2", {name: (f"one:{name}",) for name in written})
     )
-    expected = {"number": "1.5", "null": "null", "object": '{"k": [1, true, "é"]}', "flag": True, "text": "None"}
+    expected = {"number": "1.5", "null": None, "object": '{"k": [1, true, null, "é"]}', "flag": True, "text": "None"}
     for one in found["tasks"]:
         assert {output["name"]: output["value"] for output in one["outputs"]} == expected, one
 
