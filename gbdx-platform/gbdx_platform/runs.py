@@ -100,8 +100,8 @@ class Runner:
         while not self.stopping.is_set():
             try:
                 self.engine()
-                self.end_canceled()
                 self.begin_waiting()
+                self.end_canceled()
                 if now() >= next_forget:
                     self.forget()
                     next_forget = now() + FORGET_SECONDS
