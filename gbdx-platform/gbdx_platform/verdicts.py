@@ -54,7 +54,7 @@ def string_outputs(step: Step, work: Path) -> dict[str, Any]:
     """The declared string outputs that a task wrote: port name -> string or boolean."""
     found = left(work / "output" / "ports.json")
     names = {port["name"] for port in output_ports(step.special) if is_string(port)}
-    # A number is no string, but spelled as the task wrote it; the interface writes none, other tasks do. A null is none.
+    # A number is no string, but spelled as the task wrote it. The interface writes none. A null is none.
     return {
         key: value if isinstance(value, (str, bool)) else json.dumps(value, ensure_ascii=False)
         for key, value in found.items()
