@@ -166,7 +166,8 @@ def copy_log(stream: IO[bytes], path: Path) -> None:
                 file.seek(0)
                 file.truncate()
                 file.write(CUT + end)
-            file.write(block)
+            with contextlib.suppress(OSError):  # a full disk ends the task, not the client that tells its end
+                file.write(block)
 
 
 def no_gpu(settings: Settings) -> str | None:

@@ -7,12 +7,14 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from gbdx_platform import containers
+from gbdx_platform.cwltool_engine import run_client
 from gbdx_platform.local_s3 import LocalS3
 from live_service import API, IMAGE, Service, Session, definition, port, script, states, task, wait_until
 
@@ -38,6 +40,14 @@ def storage_of(session: Session, **given: str) -> dict[str, str]:
         "AWS_SECRET_ACCESS_KEY": keys["S3_secret_key"], "AWS_DEFAULT_REGION": "us-east-1",
         "GBDX_S3_LEND": f"{keys['S3_access_key']}:{keys['S3_secret_key']}", **given,
     }  # fmt: skip
+
+
+def test_the_engines_client_ends_by_itself_though_no_disk_takes_its_log(small_disk: Path, tmp_path: Path) -> None:
+    (small_disk / "full").write_bytes(bytes(256 * 2**20 - 8192))
+    ended = tmp_path / "ended"
+    say = "import pathlib, sys; print('x' * 2**20, flush=True); pathlib.Path(sys.argv[1]).touch()"
+    run_client([sys.executable, "-c", say, str(ended)], small_disk)
+    assert ended.exists()
 
 
 def test_a_full_disk_ends_tasks_with_a_note_and_the_service_lives_on(session: Session, small_disk: Path) -> None:
