@@ -25,8 +25,8 @@ from gbdx_platform.task_definition import container_properties
 from gbdx_platform.task_verdict import Verdict, printable
 from gbdx_platform.verdicts import Watch, string_outputs
 
-# A local S3 that died comes back within 20 seconds on a slow machine.
-STORAGE_SECONDS = 30
+# Seconds between the three tries: a local S3 that died comes back within 20 on a slow machine.
+STORAGE_PAUSES = (4, 20)
 LEFTOVER_SECONDS = 30
 # The dispatcher looks this often at what nobody told it, and waits this long for a database that is away.
 IDLE_SECONDS = 5
@@ -278,23 +278,23 @@ class Runner:
         return {} if self.ended(row["id"]) else faults
 
     def try_storage(self, workflow: str, function: Callable[..., Any], *arguments: Any) -> None:
-        """Tries for STORAGE_SECONDS, except where another try can't help.
+        """Three tries, except where another try can't help.
 
         Raises:
             StorageError: none succeeded.
         """
-        tries, deadline = 0, time.monotonic() + STORAGE_SECONDS
-        while True:
-            tries += 1
+        for tries, pause in enumerate((*STORAGE_PAUSES, 0), 1):
             try:
                 function(*arguments)
                 return
             except StorageError:
                 raise
             except Exception as error:
-                if time.monotonic() > deadline or self.ended(workflow):
+                if not pause or self.ended(workflow):
                     raise StorageError(f"{error} ({tries} tries)") from error
-                self.stopping.wait(1)
+            again = time.monotonic() + pause
+            while time.monotonic() < again and not self.ended(workflow):
+                self.stopping.wait(0.5)
 
     def watch(self, row: Row, tasks: dict[str, Row], plan: cwl_workflow.Plan, folder: Path) -> Watch:
         """What the engine tells, written into the database."""
