@@ -116,7 +116,7 @@ def check_engine(settings: Settings) -> None:
     from gbdx_platform import toil_engine
 
     try:
-        toil_engine.check(settings.engine_arguments)
+        toil_engine.check(settings.engine_arguments, settings.state)
     except toil_engine.ToilError as error:
         raise ServiceError(str(error)) from None
 

@@ -10,6 +10,7 @@ import secrets
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 # Hosts that no other machine can listen in on.
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -85,7 +86,7 @@ def load(state: str | None = None, **options: Any) -> Settings:
     roots = [Path(root).resolve() for root in os.environ.get("GBDX_FILE_ROOTS", "").split(os.pathsep) if root]
     return Settings(
         state=folder,
-        database_url=os.environ.get("DATABASE_URL") or f"sqlite:///{folder / 'platform.sqlite'}",
+        database_url=os.environ.get("DATABASE_URL") or f"sqlite:///{quote(str(folder))}/platform.sqlite",
         service=mark.read_text("utf-8").strip(),
         bucket=os.environ.get("GBDX_BUCKET") or Settings.bucket,
         file_roots=tuple(roots),

@@ -78,13 +78,18 @@ def program() -> str:
     return str(found)
 
 
-def check(arguments: tuple[str, ...]) -> None:
-    """Refuses arguments with which no workflow could run.
+def check(arguments: tuple[str, ...], state: Path) -> None:
+    """Refuses arguments, and a folder of state, with which no workflow could run.
 
     Raises:
-        ToilError: no Toil; an unknown batch system, or one without its client; a job store that can't be used.
+        ToilError: no Toil; an unknown batch system, or one without its client; a job store or a folder that can't be
+            used.
     """
     program()
+    if odd := re.search(r"[^\w./,+@=~-]", str(state)):  # in places it takes paths for URLs, and quotes no blanks
+        raise ToilError(
+            f"state: expected letters, digits and ./,+@=~- in the path for Toil, found {odd[0]!r} in {state}"
+        )
     from toil.batchSystems.registry import get_batch_system, get_batch_systems
 
     wanted = asked(arguments)

@@ -194,13 +194,13 @@ def test_a_port_that_another_program_has_is_refused_with_a_sentence(tmp_path: Pa
 def test_a_folder_of_state_is_closed_to_others_and_one_that_is_everybodys_is_refused(
     hello_image: str, tmp_path: Path
 ) -> None:
-    state = tmp_path / "a, b"  # a path that lists of folders would take for two
+    state = tmp_path / "a, b%41#c?d"  # a path that lists of folders would take for two, and URLs for another
     state.mkdir(mode=0o755)
     with serving(state) as running:
         session = Session(running.client())
         session.register(definition("said", *PORTS, script("print('said')")))
         assert states(session.run(task("once", "said"))) == {"once": "complete/succeeded"}
-    assert stat.S_IMODE(state.stat().st_mode) == 0o700
+    assert (stat.S_IMODE(state.stat().st_mode), (state / "platform.sqlite").is_file()) == (0o700, True)
     state.chmod(0o1777)
     refused = Service(state).command("serve", check=False)
     expected = f"state: expected a folder of your own, found {state}, which everybody may write to\n"

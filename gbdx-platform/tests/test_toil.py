@@ -82,10 +82,10 @@ def words_of_toil(folder: Path, arguments: list[str]) -> list[str]:
     ],
 )
 def test_arguments_with_which_nothing_could_run_are_refused_with_a_sentence(
-    arguments: list[str], sentence: str
+    arguments: list[str], sentence: str, tmp_path: Path
 ) -> None:
     with pytest.raises(toil_engine.ToilError, match=sentence.replace("{", "\\{")):
-        toil_engine.check(tuple(arguments))
+        toil_engine.check(tuple(arguments), tmp_path)
 
 
 def test_the_service_does_not_start_with_a_batch_system_that_there_is_not(tmp_path: Path) -> None:
@@ -93,6 +93,12 @@ def test_the_service_does_not_start_with_a_batch_system_that_there_is_not(tmp_pa
     done = service.command("serve", "--engine", "toil", "--engine-argument=--batchSystem=slrum", check=False)
     assert done.returncode == 2
     assert done.stderr.startswith("--batchSystem: expected one of aws_batch, ")
+
+
+def test_a_folder_of_state_that_toil_takes_for_another_is_refused_before_anything_runs(tmp_path: Path) -> None:
+    done = Service(tmp_path / "my state").command("serve", "--engine", "toil", check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("state: expected letters, digits and ./,+@=~- in the path for Toil, found ' ' in /")
 
 
 def test_a_gpu_is_looked_for_on_this_machine_and_left_to_a_cluster_that_only_knows_itself(tmp_path: Path) -> None:
