@@ -5,13 +5,13 @@ Run by test_original_client.py. Their addresses are those of GBDX; `gbdx-platfor
 
 import json
 import sys
-import time
 from pathlib import Path
 
 from gbdx_auth import gbdx_auth
 from gbdx_cloud_harness.services.account_storage_service import AccountStorageService
 from gbdx_cloud_harness.services.task_service import TaskService
 from gbdx_cloud_harness.workflow import Workflow
+from waiting import wait_until
 
 name = sys.argv[1]
 seen = {}
@@ -38,8 +38,7 @@ workflow.execute({
         "outputs": [{"name": "data_out", "persist": True, "persistLocation": f"harness/{name}/out"}],
     }],
 })  # fmt: skip
-while not workflow.complete:
-    time.sleep(0.1)
+wait_until(lambda: workflow.complete, 120)
 seen["succeeded"] = workflow.succeeded
 seen["kept"] = [key.split(f"harness/{name}/")[1] for key in storage.list(f"harness/{name}/out")]
 storage.download(".", f"harness/{name}/out/out.txt")

@@ -1,76 +1,113 @@
-"""The second half of the walkthrough as one script: walkthrough.py TASK, with TASK_definition.json beside it.
+"""The walkthrough's blocks of gbdxtools, one after the other: the same calls, arguments, names and order.
 
-Run by test_original_client.py, with the platform's own gbdxtools or with another one.
+Run by test_original_client.py in a folder that holds the definitions which the blocks register; their inputs lie in S3
+at the places which they name. What is not of the blocks: `seen`, and `wait_until` where a sentence between two of them
+has its reader wait for the workflow's end. Where a block imports and makes an interface anew, it is made anew.
 """
+# ruff: noqa: S311 (so the blocks make a name that is free)
 
 import json
-import sys
-import time
-import uuid
+import random
+import string
 from os.path import join
 from pathlib import Path
 
 from gbdxtools import Interface
+from waiting import wait_until
 
-name = sys.argv[1]
 seen = {}
 
-# Register.
+# "GBDX Task Registry", step 1: an interface.
 gbdx = Interface()
-seen["registered"] = gbdx.task_registry.register(json_filename=f"{name}_definition.json")
-seen["listed"] = name in gbdx.task_registry.list()
-seen["described"] = gbdx.task_registry.get_definition(name)["containerDescriptors"][0]["command"]
 
-# Where the inputs are.
+# Step 2: the task is registered.
+seen["hello registered"] = gbdx.task_registry.register(json_filename="hello-gbdx_definition.json")
+
+# Step 3: it runs, and its output is downloaded.
+gbdx = Interface()
 bucket = gbdx.s3.info["bucket"]
 prefix = gbdx.s3.info["prefix"]
-story = "s3://" + join(bucket, prefix, "stories", name)
-gbdx.s3.upload(f"{name}_definition.json", join("stories", name, "data_in", "some.json"))
-
-# One task.
-hello = gbdx.Task(name)
-hello.inputs.data_in = join(story, "data_in")
-hello.inputs.message = "This is my message!"
-output = join("stories", name, uuid.uuid4().hex)
-workflow = gbdx.Workflow([hello])
-workflow.savedata(hello.outputs.data_out, output)
+story_prefix = "s3://" + join(bucket, prefix, "platform_stories", "create_task", "hello_gbdx")
+hello_task = gbdx.Task("hello-gbdx")
+hello_task.inputs.data_in = join(story_prefix, "data_in")
+hello_task.inputs.message = "This is my message!"
+output_str = "".join(random.choice(string.ascii_uppercase + string.digits) for _ in range(20))
+output_loc = join("platform_stories/create_task/hello_gbdx/user_outputs", output_str)
+workflow = gbdx.Workflow([hello_task])
+workflow.savedata(hello_task.outputs.data_out, output_loc)
 workflow.execute()
-seen["begun"] = workflow.status["state"]
-while not workflow.complete:
-    time.sleep(0.1)
-seen["status"] = workflow.status
-seen["events"] = [event["event"] for event in workflow.events]
-task = gbdx.workflow.get(workflow.id)["tasks"][0]["id"]
-seen["printed"] = [gbdx.workflow.get_stdout(workflow.id, task), gbdx.workflow.get_stderr(workflow.id, task)]
-gbdx.s3.download(output, "downloaded")
-seen["out.txt"] = Path("downloaded", "out.txt").read_text()
+wait_until(lambda: workflow.complete, 120)
+gbdx.s3.download(join("platform_stories/create_task/hello_gbdx/user_outputs", output_str))
+seen["hello"] = Path("out.txt").read_text()
 
-# Two tasks, the second fed by the first; the default place for what is kept.
-first = gbdx.Task(name, data_in=join(story, "data_in"), message="first")
-second = gbdx.Task(name, data_in=first.outputs.data_out.value, message="second")
-chain = gbdx.Workflow([first, second], name="chain")
-chain.savedata(second.outputs.data_out)
-chain.execute()
-while not chain.complete:
-    time.sleep(0.1)
-gbdx.s3.download(join("workflow_output", chain.id, second.name, "data_out"), "chained")
-seen["chain"] = Path("chained", "out.txt").read_text()
+# Step 4: it is deleted.
+seen["hello deleted"] = gbdx.task_registry.delete("hello-gbdx")
 
-# A batch, and a workflow that is canceled.
-several = gbdx.Task(name)
-several.set(data_in=join(story, "data_in"), message=["one", "two"])
-batch = gbdx.Workflow([several])
-batch.savedata(several.outputs.data_out)
-batch.execute()
-while not batch.complete:
-    time.sleep(0.1)
-seen["batch"] = batch.succeeded and len(batch.status["workflows"])
-canceled = gbdx.Workflow([gbdx.Task(name, data_in=join(story, "data_in"), message="never")])
-canceled.execute()
-canceled.cancel()
-while not canceled.complete:
-    time.sleep(0.1)
-seen["canceled"] = canceled.status["event"]
+# "Testing the Docker Image" of the random forest, step 2: two single files, each into a folder that is not there yet.
+gbdx = Interface()
+gbdx.s3.download("platform_stories/create_task/rf_pool_classifier/image/1040010014800C00.tif", "./image/")
+gbdx.s3.download("platform_stories/create_task/rf_pool_classifier/geojson/train.geojson", "./geojson/")
+seen["single files"] = sorted(str(path) for folder in ("image", "geojson") for path in Path(folder).rglob("*"))
 
-seen["deleted"] = gbdx.task_registry.delete(name)
+# Its "Task Definition": the task is registered.
+gbdx = Interface()
+seen["forest registered"] = gbdx.task_registry.register(json_filename="rf-pool-classifier_definition.json")
+
+# Its "Executing the Task", step 1: where the inputs are.
+gbdx = Interface()
+bucket = gbdx.s3.info["bucket"]
+prefix = gbdx.s3.info["prefix"]
+story_prefix = "s3://" + join(bucket, prefix, "platform_stories", "create_task", "rf_pool_classifier")
+
+# Step 2: the task and its inputs.
+rf_task = gbdx.Task("rf-pool-classifier")
+rf_task.inputs.image = join(story_prefix, "image")
+rf_task.inputs.geojson = join(story_prefix, "geojson")
+rf_task.inputs.n_estimators = "1000"
+
+# Step 3: the workflow, and where its output is to be.
+output_str = "".join(random.choice(string.ascii_uppercase + string.digits) for _ in range(20))
+output_loc = join("platform_stories/create_task/rf_pool_classifier/user_outputs", output_str)
+workflow = gbdx.Workflow([rf_task])
+workflow.savedata(rf_task.outputs.trained_classifier, output_loc)
+
+# Step 4: it runs and is looked at.
+workflow.execute()
+seen["forest begun"] = workflow.status["state"]
+wait_until(lambda: workflow.complete, 120)
+
+# Step 5: its output is downloaded.
+gbdx.s3.download(join("platform_stories/create_task/rf_pool_classifier/user_outputs/", output_str))
+seen["forest"] = Path("classifier.pkl").read_text()
+
+# "Task Definition" of the network asks for the same steps with its own definition.
+seen["network registered"] = gbdx.task_registry.register(json_filename="train-cnn_definition.json")
+
+# Its "Executing the Task", step 1: where the inputs are.
+gbdx = Interface()
+bucket = gbdx.s3.info["bucket"]
+prefix = gbdx.s3.info["prefix"]
+story_prefix = "s3://" + join(bucket, prefix, "platform_stories", "create_task", "train_cnn")
+
+# Step 2: the task and its inputs.
+cnn_task = gbdx.Task("train-cnn")
+cnn_task.inputs.train_data = join(story_prefix, "train_data")
+cnn_task.inputs.bit_depth = "8"
+cnn_task.inputs.nb_epoch = "15"
+
+# Step 3: the workflow, and where its output is to be.
+output_str = "".join(random.choice(string.ascii_uppercase + string.digits) for _ in range(20))
+output_loc = join("platform_stories/create_task/train_cnn/user_outputs", output_str)
+workflow = gbdx.Workflow([cnn_task])
+workflow.savedata(cnn_task.outputs.trained_model, output_loc)
+
+# Step 4: it runs and is looked at.
+workflow.execute()
+seen["network begun"] = workflow.status["state"]
+wait_until(lambda: workflow.complete, 120)
+
+# Step 5: its output is downloaded.
+gbdx.s3.download(join("platform_stories/create_task/train_cnn/user_outputs", output_str))
+seen["network"] = [Path(name).read_text() for name in ("model_architecture.json", "model_weights.h5")]
+
 print(json.dumps(seen))
