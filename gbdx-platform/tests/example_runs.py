@@ -17,22 +17,61 @@ from typing import Any
 
 import cwl_runner
 from gbdx_platform import containers
-from live_service import API, IMAGE, PLATFORM, ROOT, Session
+from live_service import API, IMAGE, PLATFORM, ROOT, Session, port, script
+from live_service import definition as new_definition
+from live_service import task as new_task
 
 Outcome = dict[str, dict[str, Any]]
 # Where an example's own inputs lie in the repository; the others lie at <task>/test_inputs/<port>.
 PLACES = {"hello/in": "hello-gbdx/test_inputs/data_in"}
 UPLOADED = "s3://gbdx-customer-data/gbdx/"
+# No task of the repository has a string output: one of the tests' own joins its inputs, in hello-gbdx's image.
+JOIN = new_definition(
+    "join",
+    [port("left", "string"), port("right", "string")],
+    [port("joined", "string")],
+    script("given = json.load(open(work + 'input/ports.json')); strings['joined'] = given['left'] + given['right']"),
+)
+# What a shell, JSON, JavaScript and a template might take for their own.
+ODD = 'grün "$(inputs) ${x}" \\ {y}'
+STRING_CHAIN = {
+    "name": "string-chain",
+    "tasks": [
+        new_task("first", "join", {"left": "a", "right": ODD}),
+        new_task("second", "join", {"left": ("first:joined",), "right": "c"}),
+    ],
+}
 
 
 def example(name: str) -> dict[str, Any]:
-    """An example's workflow; of a batch, that of its first item. All directories are persisted where ids tell."""
+    """An example's request. All directories are persisted where ids tell."""
+    if name == "string_chain":
+        return copy.deepcopy(STRING_CHAIN)
     found: dict[str, Any] = json.loads((PLATFORM / "examples" / f"{name}.json").read_text("utf-8"))
-    for values in found.pop("batch_values", []):
-        found = json.loads(json.dumps(found).replace(f"{{{{{values['name']}}}}}", values["values"][0]))
     for task in found["tasks"]:
         for output in task["outputs"]:
             output.pop("persistLocation", None)
+    return found
+
+
+def items(request: dict[str, Any]) -> list[dict[str, Any]]:
+    """The workflows that a request stands for: itself, or one for each index of its lists."""
+    lists = {values["name"]: values["values"] for values in request.get("batch_values", [])}
+    found = []
+    for values in zip(*lists.values(), strict=True) if lists else [()]:
+        text = json.dumps({key: value for key, value in request.items() if key != "batch_values"})
+        for name, value in zip(lists, values, strict=True):
+            text = text.replace(f"{{{{{name}}}}}", value)
+        found.append(json.loads(text))
+    return found
+
+
+def definition_of(task_type: str) -> dict[str, Any]:
+    """A task's definition, with our tag of its image."""
+    if task_type == JOIN["name"]:
+        return JOIN
+    found: dict[str, Any] = json.loads((ROOT / task_type / f"{task_type}_definition.json").read_text("utf-8"))
+    found["containerDescriptors"][0]["properties"]["image"] = tagged(task_type)
     return found
 
 
@@ -68,6 +107,17 @@ def file_hashes(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
 
 
+def local_worker(task_type: str, folder: Path) -> list[str | Path]:
+    """The words that run a task under the local worker; one of the tests' own has its definition in `folder`."""
+    line: list[str | Path] = [sys.executable, ROOT / "ci" / "run_task.py"]
+    if task_type != JOIN["name"]:
+        return [*line, task_type]
+    place = folder / task_type
+    place.mkdir(exist_ok=True)
+    (place / f"{task_type}_definition.json").write_text(json.dumps(JOIN))
+    return [*line, place, "--image", IMAGE]
+
+
 def by_make_run(request: dict[str, Any], folder: Path) -> Outcome:
     """Each task by itself under the local worker; a source is the folder that the task before it left."""
     found: Outcome = {}
@@ -81,10 +131,13 @@ def by_make_run(request: dict[str, Any], folder: Path) -> Outcome:
             else:
                 strings[name] = value
         for entry in task["inputs"]:
-            if "source" in entry:
-                shutil.copytree(folder.joinpath(*entry["source"].split(":")), inputs / entry["name"])
+            source, _, made = entry.get("source", "").partition(":")
+            if made in found.get(source, {}).get("strings", {}):
+                strings[entry["name"]] = found[source]["strings"][made]
+            elif source:
+                shutil.copytree(folder / source / made, inputs / entry["name"])
         (inputs / "ports.json").write_text(json.dumps(strings))
-        line = [sys.executable, ROOT / "ci" / "run_task.py", task["taskType"], "--input", inputs, "--output", output]
+        line = [*local_worker(task["taskType"], folder), "--input", inputs, "--output", output]
         ran = subprocess.run(line, capture_output=True, text=True, check=False, env={**os.environ, "DEVICE": "cpu"})
         state = "success" if ran.returncode == 0 else f"{ran.stdout}{ran.stderr}"
         strings_file = output / "ports.json"
@@ -97,10 +150,7 @@ def by_make_run(request: dict[str, Any], folder: Path) -> Outcome:
 def register(session: Session, request: dict[str, Any]) -> None:
     """Registers the tasks of an example, with our tags, and uploads its inputs."""
     for task in request["tasks"]:
-        name = task["taskType"]
-        definition = json.loads((ROOT / name / f"{name}_definition.json").read_text("utf-8"))
-        definition["containerDescriptors"][0]["properties"]["image"] = tagged(name)
-        answer = session.http.post(f"{API}/tasks", json=definition)
+        answer = session.http.post(f"{API}/tasks", json=definition_of(task["taskType"]))
         assert answer.status_code in (200, 409), answer.text
         for value in values_of(task).values():
             if value.startswith("s3:"):
@@ -111,6 +161,16 @@ def launch(session: Session, request: dict[str, Any]) -> str:
     """Launches an example, returns the workflow's id."""
     register(session, request)
     return session.launch(*request["tasks"])
+
+
+def launch_all(session: Session, request: dict[str, Any]) -> list[str]:
+    """Launches an example, as a batch where it is one; returns the ids of its workflows, in the order of the items."""
+    if "batch_values" not in request:
+        return [launch(session, request)]
+    register(session, request)
+    answer = session.http.post(f"{API}/batch_workflows", json=request)
+    assert answer.status_code == 200, answer.text
+    return [one["workflow_id"] for one in answer.json()["workflows"]]
 
 
 def outcome(session: Session, workflow: str) -> Outcome:
