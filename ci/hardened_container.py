@@ -5,6 +5,7 @@ The standard library only, nothing of ci/: the local worker (`make run`) uses th
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import csv
 import io
@@ -20,6 +21,19 @@ from pathlib import Path
 CONTAINER_UID = 10001
 # A run without a limit of its own for the disk is ended when less than this is left there.
 FREE_BYTES = 2**30
+UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
+
+
+def size(text: str) -> int:
+    """`512m` -> bytes; units are k, m, g and t, powers of 1024.
+
+    Raises:
+        argparse.ArgumentTypeError: it is no size.
+    """
+    number, unit = (text[:-1], text[-1].lower()) if text[-1:].isalpha() else (text, "")
+    if not number.isdecimal() or unit not in UNITS or int(number) == 0:
+        raise argparse.ArgumentTypeError(f"expected a size such as 512m or 8g, found {text!r}")
+    return int(number) * UNITS[unit]
 
 
 def default_memory() -> int:

@@ -32,22 +32,13 @@ from typing import Any
 
 import build_images
 from card_options import asked_device, card_problem
-from hardened_container import CONTAINER_UID, default_memory, give, over_disk
+from hardened_container import CONTAINER_UID, default_memory, give, over_disk, size
 from image_graph import ROOT, GraphError, image_name, task_folders
 from task_container import Run, container_command, lay_out, open_up, run_container, user
 from task_inputs import RefusedError, prepare, read_definition, unreadable
 from task_verdict import EXIT_CODES, BrokenContractError, Verdict, check_outputs, judge, printable, read_status
 
 MAX_WARNINGS = 20
-UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
-
-
-def size(text: str) -> int:
-    """`512m` -> bytes; units are k, m, g and t, powers of 1024."""
-    number, unit = (text[:-1], text[-1].lower()) if text[-1:].isalpha() else (text, "")
-    if not number.isdigit() or unit not in UNITS or int(number) == 0:
-        raise argparse.ArgumentTypeError(f"expected a size such as 512m or 8g, found {text!r}")
-    return int(number) * UNITS[unit]
 
 
 def parse_arguments(arguments: list[str]) -> argparse.Namespace:

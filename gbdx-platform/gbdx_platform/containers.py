@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gbdx_platform.hardened_container import CONTAINER_UID, default_memory, walls
+from gbdx_platform.settings import byte_size, number, whole_number
 
 GRACE = 10
 LABEL, LIFE_LABEL = "gbdx.service", "gbdx.life"
@@ -65,6 +66,15 @@ def inspect_image(reference: str) -> Image | None:
     return Image(facts["Id"], settings.get("Entrypoint") or [], settings.get("Cmd") or [])
 
 
+def pull_timeout() -> float:
+    """Seconds that a pull may take.
+
+    Raises:
+        ServiceError: GBDX_PULL_TIMEOUT is no number.
+    """
+    return number("GBDX_PULL_TIMEOUT", 600)
+
+
 def bind_image(reference: str) -> Image:
     """The image of a definition at registration, pulled when the store doesn't have it.
 
@@ -74,7 +84,7 @@ def bind_image(reference: str) -> Image:
     image = inspect_image(reference)
     if image is None:
         with contextlib.suppress(subprocess.TimeoutExpired):
-            call("pull", "--quiet", "--", reference, timeout=float(os.environ.get("GBDX_PULL_TIMEOUT", "600")))
+            call("pull", "--quiet", "--", reference, timeout=pull_timeout())
         image = inspect_image(reference)
     if image is None:
         raise ImageError(f"image {reference!r}: expected it in the engine's store or to be pulled, found neither")
@@ -107,17 +117,20 @@ class Limits:
     memory: int
     disk: int | None
     processes: int
-    temporary: str
+    temporary: int
 
 
 def limits() -> Limits:
-    """Limits from GBDX_TASK_MEMORY and GBDX_TASK_DISK (bytes), GBDX_TASK_PROCESSES, GBDX_TASK_TMP (as 2g)."""
-    asked = {name: os.environ.get(f"GBDX_TASK_{name}") for name in ("MEMORY", "DISK", "PROCESSES", "TMP")}
+    """Limits from the environment.
+
+    Raises:
+        ServiceError: a variable that is no size, or no number.
+    """
     return Limits(
-        int(asked["MEMORY"] or default_memory()),
-        int(asked["DISK"]) if asked["DISK"] else None,
-        int(asked["PROCESSES"] or 1024),
-        asked["TMP"] or "2g",
+        memory=byte_size("GBDX_TASK_MEMORY", default_memory()),
+        disk=byte_size("GBDX_TASK_DISK", 0) or None,
+        processes=whole_number("GBDX_TASK_PROCESSES", 1024),
+        temporary=byte_size("GBDX_TASK_TMP", 2 * 2**30),
     )
 
 
@@ -136,7 +149,7 @@ def run_options(name: str, service: str, mounts: list[str], gpu: bool) -> list[s
     allowed = limits()
     return [
         *(engine(), "run", "--name", name, "--label", f"{LABEL}={service}", "--label", f"{LIFE_LABEL}={LIFE}"),
-        *walls(engine(), user(), str(allowed.memory), allowed.processes, allowed.temporary),
+        *walls(engine(), user(), str(allowed.memory), allowed.processes, str(allowed.temporary)),
         *(*(["--gpus", "all"] if gpu else []), *mounts),
     ]
 

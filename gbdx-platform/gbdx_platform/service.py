@@ -102,11 +102,13 @@ def bound(settings: Settings) -> socket.socket:
 
 
 def check_engine(settings: Settings) -> None:
-    """Refuses an engine that could run nothing.
+    """Refuses an engine that could run nothing, and limits that it could not be told.
 
     Raises:
-        ServiceError: no container engine answers; Toil is not there, or not with those arguments.
+        ServiceError: no container engine answers; Toil is not there, or not with those arguments; a limit is no number.
     """
+    containers.limits()
+    containers.pull_timeout()
     try:
         containers.engine()
     except containers.ImageError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import os
@@ -11,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
+
+from gbdx_platform.hardened_container import size
 
 # Hosts that no other machine can listen in on.
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -60,15 +63,32 @@ def close(folder: Path) -> None:
 
 
 def number(variable: str, default: float) -> float:
-    """A number above zero from the environment.
+    """A number above zero from the environment; six digits at most, as Python can't wait for some millions of seconds.
 
     Raises:
         ServiceError: it is none.
     """
     text = os.environ.get(variable) or str(default)
-    if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]+)?", text) or float(text) == 0:
-        raise ServiceError(f"{variable}: expected a number above 0, found {text!r}")
+    if not re.fullmatch(r"[0-9]{1,6}(\.[0-9]+)?", text) or float(text) == 0:
+        raise ServiceError(f"{variable}: expected a number above 0, of six digits at most, found {text!r}")
     return float(text)
+
+
+def whole_number(variable: str, default: int) -> int:
+    """The same, rounded up."""
+    return math.ceil(number(variable, default))
+
+
+def byte_size(variable: str, default: int) -> int:
+    """Bytes from the environment, written as `8g` or as a plain number.
+
+    Raises:
+        ServiceError: it is no size.
+    """
+    try:
+        return size(text) if (text := os.environ.get(variable)) else default
+    except argparse.ArgumentTypeError as error:
+        raise ServiceError(f"{variable}: {error}") from None
 
 
 def load(state: str | None = None, **options: Any) -> Settings:
@@ -90,8 +110,8 @@ def load(state: str | None = None, **options: Any) -> Settings:
         service=mark.read_text("utf-8").strip(),
         bucket=os.environ.get("GBDX_BUCKET") or Settings.bucket,
         file_roots=tuple(roots),
-        slots=math.ceil(number("GBDX_SLOTS", cores)),
-        workflows=math.ceil(number("GBDX_WORKFLOWS", 2 * cores)),
+        slots=whole_number("GBDX_SLOTS", cores),
+        workflows=whole_number("GBDX_WORKFLOWS", 2 * cores),
         keep_days=number("GBDX_KEEP_DAYS", Settings.keep_days),
         **{key: value for key, value in options.items() if value is not None},
     )

@@ -163,7 +163,15 @@ def test_a_second_service_on_the_same_state_is_refused(service: Service) -> None
 
 BROKEN_STATES = [
     ({"ENGINE": "/nonexistent"}, {}, "container engine: expected one that answers, tried /nonexistent"),
-    ({"GBDX_SLOTS": "two"}, {}, "GBDX_SLOTS: expected a number above 0, found 'two'"),
+    *(
+        ({name: "two"}, {}, f"{name}: expected a number above 0, of six digits at most, found 'two'")
+        for name in ("GBDX_SLOTS", "GBDX_WORKFLOWS", "GBDX_KEEP_DAYS", "GBDX_PULL_TIMEOUT", "GBDX_TASK_PROCESSES")
+    ),
+    *(
+        ({name: "8 GB"}, {}, f"{name}: expected a size such as 512m or 8g, found '8 GB'")
+        for name in ("GBDX_TASK_MEMORY", "GBDX_TASK_DISK", "GBDX_TASK_TMP")
+    ),
+    ({"GBDX_PULL_TIMEOUT": "1000000"}, {}, "GBDX_PULL_TIMEOUT: expected .* of six digits at most, found '1000000'"),
     ({"DATABASE_URL": "nonsense"}, {}, r"database: expected platform\.sqlite .* found: Could not parse"),
     ({}, {"platform.sqlite": "x" * 4096}, r"database: expected .* to be one, found: file is not a database"),
     ({}, {"credentials.json": "{"}, r"credentials\.json: expected what `serve` wrote, found another text"),

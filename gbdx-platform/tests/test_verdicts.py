@@ -11,7 +11,7 @@ from misbehaving import TIMEOUTS, check_end, documented, image, registered
 
 # The limits under which the repository's own table of verdicts holds.
 LIMITS = {
-    "GBDX_TASK_MEMORY": str(64 * 2**20),
+    "GBDX_TASK_MEMORY": "64m",
     "GBDX_TASK_DISK": str(20 * 2**20),
     "GBDX_TASK_PROCESSES": "32",
     "GBDX_TASK_TMP": "16m",
