@@ -14,7 +14,8 @@ lock=requirements.txt
 }
 stamp=.venv/installed-$(sha256sum "$lock" | cut -c1-16)
 if [[ ! -e $stamp ]]; then
-    [[ -x .venv/bin/python ]] || "$python" -m venv .venv
+    # One without pip was left by an attempt that failed.
+    [[ -x .venv/bin/pip ]] || ../ci/make_environment.sh .venv
     .venv/bin/python -m pip install --quiet --quiet --require-hashes -r "$lock" >&2
     # The package is used where it lies; nothing of it is copied.
     site=$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
