@@ -1,5 +1,6 @@
 #!/bin/bash
 # Runs the platform's tests in its own environment, with the pytest of ci/requirements.txt: test.sh [pytest's arguments]
+# Without a path among the arguments it runs all of them.
 # As root it installs what is missing of PostgreSQL's server programs, Slurm, and the browser that looks at the page;
 # with --install it does no more than that.
 set -euo pipefail
@@ -28,6 +29,10 @@ export ENGINE
 if [[ $# == 0 ]]; then
     # Here, because only this environment has the libraries whose types it looks at.
     "$python" -m mypy --exclude original_client gbdx-platform/gbdx_platform
-    set -- gbdx-platform/tests
 fi
+paths=()
+for argument in "$@"; do
+    [[ $argument != -* && -e ${argument%%::*} ]] && paths+=("$argument")
+done
+[[ ${#paths[@]} == 0 ]] && set -- "$@" gbdx-platform/tests
 exec "$python" -m pytest "$@"
