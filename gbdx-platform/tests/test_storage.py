@@ -18,7 +18,7 @@ from boto3.s3.transfer import TransferConfig
 from gbdx_platform.client import Client
 from gbdx_platform.storage import Place, Storage, StorageError, parse, safe_relative
 from gbdx_platform.transfers import PART, TransferError, abort_unfinished, get, part_size, partial_file, put
-from live_service import Service, Session, definition, port, script, states, task
+from live_service import Service, Session, definition, port, script, states, task, wait_until
 
 LARGE = bytes(range(256)) * 4 * 2**10 * 20  # 20 MiB: three parts
 
@@ -225,8 +225,8 @@ def begin(service: Service, *arguments: str) -> subprocess.Popen[bytes]:
 
 def kill_when(process: subprocess.Popen[bytes], reached: Callable[[], bool]) -> None:
     """Ends a process with SIGKILL at a moment."""
-    while not reached():
-        assert process.poll() is None, "it ended before it could be killed"
+    wait_until(lambda: reached() or process.poll() is not None)
+    assert process.poll() is None, "it ended before it could be killed"
     process.kill()
     process.wait()
 
