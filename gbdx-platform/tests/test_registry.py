@@ -49,6 +49,25 @@ def test_versions_must_rise_and_the_newest_is_meant_without_one(session: Session
     assert session.http.get(f"{API}/tasks/{fresh}:0.9.0").json()["version"] == "0.9.0"
 
 
+def test_a_version_is_deleted_alone_and_a_name_with_all_its_versions(session: Session, fresh: str) -> None:
+    asked = definition(fresh, *PORTS, script(""))
+    for version in ("0.1.0", "0.2.0", "0.3.0"):
+        session.register({**asked, "version": version})
+    deleted = session.http.delete(f"{API}/tasks/{fresh}:0.3.0")
+    assert (deleted.status_code, deleted.text) == (200, f"{fresh} successfully deleted.")
+    assert session.http.get(f"{API}/tasks/{fresh}").json()["version"] == "0.2.0"
+    assert session.http.delete(f"{API}/tasks/{fresh}:0.1.0").status_code == 200
+
+    def known() -> dict[str, bool]:
+        paths = {version: f"{API}/tasks/{fresh}:{version}" for version in ("0.1.0", "0.2.0", "0.3.0")}
+        return {version: session.http.get(path).status_code == 200 for version, path in paths.items()}
+
+    assert known() == {"0.1.0": False, "0.2.0": True, "0.3.0": False}
+    session.register({**asked, "version": "0.3.0"})
+    assert session.http.delete(f"{API}/tasks/{fresh}").status_code == 200
+    assert known() == {"0.1.0": False, "0.2.0": False, "0.3.0": False}
+
+
 def test_all_errors_of_a_definition_come_at_once_with_key_expected_and_found(session: Session, fresh: str) -> None:
     asked = definition(fresh, [port("a", "number")], [], "")
     asked["properties"]["timeout"] = 172801

@@ -15,6 +15,7 @@ from gbdx_platform.settings import read_credentials
 from live_service import API, Service, Session, definition, port, script, serving, states, task, wait_until
 
 PORTS = ([port("a", "string", required=False)], [])
+NO_STORAGE = {"AWS_ENDPOINT_URL_S3": "http://127.0.0.1:9", "AWS_DEFAULT_REGION": "us-east-1"}
 
 
 def test_the_heartbeat_needs_no_token_and_everything_else_does(service: Service) -> None:
@@ -43,6 +44,15 @@ def test_tokens_come_for_a_password_and_for_a_refresh_token(service: Service) ->
     assert (wrong.status_code, wrong.json()["status"]) == (401, 401)
 
 
+def test_a_grant_of_another_type_is_refused_with_400(service: Service) -> None:
+    known = json.loads((service.state / "credentials.json").read_text())
+    for grant_type in ("client_credentials", "Password"):
+        form = {"grant_type": grant_type, "username": known["username"], "password": known["password"]}
+        answer = service.client().post("/auth/v1/oauth/token/", data=form)
+        expected = {"status": 400, "message": "grant_type: expected password or refresh_token"}
+        assert (answer.status_code, answer.json()) == (400, expected)
+
+
 def test_secrets_are_in_no_log_and_their_files_are_closed(service: Service, session: Session) -> None:
     known = json.loads((service.state / "credentials.json").read_text())
     keys = session.http.get("/s3creds/v1/prefix?duration=36000").json()
@@ -62,6 +72,31 @@ def test_another_account_can_not_see_cancel_or_read_a_workflow(session: Session,
     assert [alice.http.get(path).status_code for path in (where, f"{where}/events", logs)] == [404, 404, 404]
     assert alice.http.post(f"{where}/cancel").status_code == 404
     assert found["id"] not in alice.http.get(f"{API}/workflows").json()["workflows"]
+
+
+@pytest.mark.parametrize("format", ["cwl", "eoap"])
+def test_another_account_can_export_neither_a_workflow_nor_a_private_task(
+    session: Session, alice: Session, fresh: str, format: str
+) -> None:
+    session.register(definition(fresh, *PORTS, script("print('mine')")))
+    places = [f"{API}/workflows/{session.launch(task('mine', fresh))}", f"{API}/tasks/{fresh}"]
+    for place, found in ((place, (session, alice)) for place in places):
+        answers = [one.http.get(place, params={"format": format}) for one in found]
+        assert [answer.status_code for answer in answers] == [200, 404], place
+        assert "mine" not in answers[1].text
+
+
+def test_another_account_can_neither_see_nor_cancel_a_batch(session: Session, alice: Session, fresh: str) -> None:
+    session.register(definition(fresh, *PORTS, script("time.sleep(2)")))
+    request = {"name": "mine", "tasks": [task("one", fresh, {"a": "{{n}}"})]}
+    request["batch_values"] = [{"name": "n", "values": ["1", "2"]}]
+    batch = session.http.post(f"{API}/batch_workflows", json=request).json()
+    place = f"{API}/batch_workflows/{batch['batch_workflow_id']}"
+    refused = [alice.http.get(place), alice.http.post(f"{place}/cancel")]
+    assert [answer.status_code for answer in refused] == [404, 404]
+    assert [answer.json().keys() for answer in refused] == [{"status", "message"}] * 2
+    for entry in batch["workflows"]:
+        assert session.wait(entry["workflow_id"])["state"]["event"] == "succeeded"
 
 
 def test_an_account_reads_and_keeps_nothing_below_anothers_prefix(
@@ -149,9 +184,16 @@ def test_no_service_without_tls_on_another_address_than_the_loopback(tmp_path: P
     assert "host: expected a loopback address or a certificate, found 0.0.0.0 without TLS" in refused.stderr
 
 
+def test_a_service_without_tls_on_another_address_serves_when_that_is_asked_for(tmp_path: Path) -> None:
+    refused = Service(tmp_path).command("serve", "--host", "127.0.0.2", check=False)
+    assert (refused.returncode, "found 127.0.0.2 without TLS" in refused.stderr) == (2, True)
+    with serving(tmp_path, "--host", "127.0.0.2", "--plain-http", **NO_STORAGE) as running:
+        assert read_credentials(tmp_path)["url"].startswith("http://127.0.0.2:")
+        assert running.client().get(f"{API}/tasks").status_code == 200
+
+
 def test_a_service_on_the_loopback_of_ipv6_leaves_an_address_that_works(tmp_path: Path) -> None:
-    no_storage = {"AWS_ENDPOINT_URL_S3": "http://127.0.0.1:9", "AWS_DEFAULT_REGION": "us-east-1"}
-    with serving(tmp_path, "--host", "::1", **no_storage) as running:
+    with serving(tmp_path, "--host", "::1", **NO_STORAGE) as running:
         assert read_credentials(tmp_path)["url"].startswith("http://[::1]:")
         assert running.client().get(f"{API}/heartbeat").json() == "ok"
 
