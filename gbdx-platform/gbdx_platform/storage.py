@@ -13,14 +13,17 @@ from typing import Any
 from urllib.parse import unquote
 
 from gbdx_platform import transfers
+from gbdx_platform.task_definition import quoted
 from gbdx_platform.task_verdict import HALF_PAIR
 
 PARALLEL = 8  # files at a time
 MOST_LINKED = 10_000  # folders that links lead to, which can lead to each other in more ways than there are files
-# A key of s3:// may hold ? and #, and is no quoted one.
+LONGEST_URL = 4000  # characters; a key has 1,024 bytes at most, each of which may be quoted as %20
+# A key of s3:// may hold ? and #, and is no quoted one. A bucket's length has its limit here, so that no text is
+# looked through once for each of its letters.
 URLS = (
     r"s3://(?P<bucket>[^/]+)/?(?P<key>.*)",
-    r"https?://(?P<bucket>[^/?#]+)\.s3[.-][a-z0-9.-]*amazonaws\.com(/+(?P<key>[^?#]*))?([?#].*)?",
+    r"https?://(?P<bucket>[^/?#]{1,255})\.s3[.-][a-z0-9.-]*amazonaws\.com(/+(?P<key>[^?#]*))?([?#].*)?",
     r"https?://s3[a-z0-9.-]*\.amazonaws\.com/+(?P<bucket>[^/?#]+)/(?P<key>[^?#]*)([?#].*)?",
     r"file://(?P<bucket>)(localhost)?(?P<key>/[^?#]*)([?#].*)?",
 )
@@ -42,8 +45,10 @@ def parse(url: str) -> Place:
     """Where a URL points.
 
     Raises:
-        StorageError: no scheme that is known, or no bucket.
+        StorageError: no scheme that is known, or no bucket, or too long.
     """
+    if len(url) > LONGEST_URL:
+        raise StorageError(f"{quoted(url)}: expected a URL of at most {LONGEST_URL} characters, found {len(url)}")
     for pattern in URLS:
         if found := re.fullmatch(pattern, url, re.DOTALL):
             parts = found.groupdict(default="")

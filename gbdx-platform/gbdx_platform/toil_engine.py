@@ -210,7 +210,7 @@ def run(watch: Watch, settings: Settings) -> None:
 def last_words(log: Path, exit_code: int) -> str:
     """Why Toil gave up, out of its log: the last exception of a worker, else its own last error, else the log's end."""
     said = log.read_text("utf-8", "replace")
-    exceptions = re.findall(r"^\s*[\w.]+(?:Error|Exception|Requirement): (.+)$", said, re.MULTILINE)
+    exceptions = re.findall(r"^[ \t]*[\w.]+(?:Error|Exception|Requirement): (.+)$", said, re.MULTILINE)
     errors = exceptions or re.findall(r"\[E\] \[[\w.]+\] (.+)", said) or [said[-500:]]
     return f"Toil ended with exit code {exit_code}: {printable(errors[-1])}"
 

@@ -28,7 +28,8 @@ MOST_CYCLES = 10
 # A member of a multiplex port is a folder of its name in the container, and so is what is looked for after the run;
 # ports.json is a file there.
 FOLDER_NAME = re.compile(r"(?![.]|ports[.]json$)[^/\\\x00-\x1f]+")
-BATCH_NAME = re.compile(r"\{\{\s*([^{}]+?)\s*\}\}|^\$batch_value:(.+)$")
+# Without \s* around the name, which would be tried in cubes of what is sent: list_name takes the blanks off.
+BATCH_NAME = re.compile(r"\{\{([^{}]+)\}\}|^\$batch_value:(.+)$")
 ADDRESS = TypeAdapter(HttpUrl)
 # pydantic's types of faults, or their first words, in ours.
 SHAPES = {
@@ -371,7 +372,7 @@ def location_of(url: str, bucket: str, account: str) -> str | None:
 
 def list_name(match: re.Match[str]) -> str:
     """The list that a batch's input names."""
-    return match[1] or match[2]
+    return match[1].strip() if match[1] else match[2]
 
 
 def filled(request: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
