@@ -307,17 +307,16 @@ class Runner:
             self.patiently(self.store.set_task, task, "running", "started", started=now(), container=container)
 
         def finished(step: cwl_workflow.Step, verdict: Verdict, work: Path | None) -> Verdict:
-            if verdict.state == "canceled" and workflow not in self.canceled:
-                return verdict  # the service stops; the task stays unfinished
             task = tasks[step.name]
             if verdict.state == "success" and work:
-                containers.let_read(
-                    work / "output"
-                )  # a mode of 000 would stop the next task, or a service that isn't root
+                # A mode of 000 would stop the next task, or a service that isn't root.
+                containers.let_read(work / "output")
                 verdict, strings = self.keep(row, task, work, verdict), string_outputs(step, work)
                 task["body"] |= {"work": str(work), "strings": strings}
                 for output in task["body"]["outputs"]:
                     output["value"] = strings.get(output["name"])
+            if verdict.state == "canceled" and workflow not in self.canceled:
+                return verdict  # the service stops; the task stays unfinished
             event = EVENTS.get(verdict.state, "failed")
             note = verdict.reason if verdict.state in EVENTS else f"{verdict.state}: {verdict.reason}"
             self.patiently(self.store.set_task, task, "complete", event, note, body=task["body"])
@@ -339,6 +338,8 @@ class Runner:
             try:
                 self.try_storage(row["id"], self.storage.keep, source, prefix)
             except Exception as error:
+                if reason := self.ended(row["id"]):
+                    return Verdict("canceled", reason)
                 return Verdict("failed", f"output port {output['name']!r} could not be kept: {printable(str(error))}")
         return verdict
 
