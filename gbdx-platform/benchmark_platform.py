@@ -28,6 +28,8 @@ ROOT = Path(__file__).resolve().parents[1]
 ROUNDS = int(os.environ.get("ROUNDS") or 10)
 ITEMS = int(os.environ.get("ITEMS") or 100)
 DATABASE = (10, 100, 1000)
+# Containers that run at a time, in the service and beside it.
+AT_A_TIME = 2
 SOURCE = f"{os.environ.get('REGISTRY') or 'localhost'}/hello-gbdx:{os.environ.get('TAG') or 'dev'}"
 # A tag of its own, which no build beside it moves.
 IMAGE = f"localhost/gbdx-platform-bench:{os.getpid()}"
@@ -58,13 +60,22 @@ def table(*rows: tuple[Any, ...]) -> None:
 
 def memory(pid: int) -> float:
     """Resident megabytes of a process."""
-    return int(Path(f"/proc/{pid}/status").read_text().split("VmRSS:")[1].split()[0]) / 1000
+    return int(Path(f"/proc/{pid}/status").read_text().split("VmRSS:")[1].split()[0]) * 1024 / 1e6
 
 
 def cpu(pid: int) -> float:
     """CPU seconds that a process has used."""
     fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def idle_memory(pid: int) -> float:
+    """Resident megabytes of a service that was just started, once it has loaded its engine and rests."""
+    used = -1.0
+    while cpu(pid) - used > 0.1:
+        used = cpu(pid)
+        time.sleep(1)
+    return memory(pid)
 
 
 # --- the bare engine
@@ -84,9 +95,9 @@ def quiet(command: list[str], **more: Any) -> None:
 
 
 def loop(folder: Path) -> None:
-    """ITEMS containers, two at a time."""
+    """ITEMS containers, as many at a time as the service runs."""
     numbers = "\n".join(map(str, range(ITEMS)))
-    quiet(["xargs", "-P", "2", "-I", "{}", *docker_run(f"{folder}/{{}}")], input=numbers.encode())
+    quiet(["xargs", "-P", str(AT_A_TIME), "-I", "{}", *docker_run(f"{folder}/{{}}")], input=numbers.encode())
 
 
 # --- the platform
@@ -174,17 +185,22 @@ def measure_tasks(client: Client, data: str, folder: Path, pid: int) -> None:
     print(f"CPU seconds of the service for each task: {(cpu(pid) - before) / (3 * (ROUNDS + 1)):.2f}\n")
 
 
-def measure_batch(client: Client, data: str, folder: Path, pid: int) -> None:
-    """A batch over a plain loop, and the memory it takes."""
-    idle, most = memory(pid), []
+def measure_batch(client: Client, data: str, folder: Path, pid: int, idle: float) -> None:
+    """A batch over a plain loop, and the memory it takes; idle: megabytes after the start."""
+    most: list[float] = []
     rounds = max(ROUNDS // 3, 1)
     found = in_turn({
-        f"xargs -P 2, {ITEMS} containers": lambda: loop(folder),
+        f"xargs -P {AT_A_TIME}, {ITEMS} containers": lambda: loop(folder),
         f"batch of {ITEMS}": lambda: most.append(run_batch(client, data, pid)),
     }, rounds)  # fmt: skip
     base = next(iter(found.values()))
     table(("way", "seconds", "ratio"), *((name, took, took / base) for name, took in found.items()))
-    table(("memory of the service", "MB"), ("before", idle), ("at most, in a batch", max(most)), ("after", memory(pid)))
+    table(
+        ("memory of the service", "MB"),
+        ("idle, after the start", idle),
+        ("at most, in a batch", max(most)),
+        ("after", memory(pid)),
+    )
 
 
 def measure_database(client: Client, data: str, store: Store) -> None:
@@ -211,7 +227,8 @@ def main() -> None:
         state.mkdir(mode=0o700)
         quiet([containers.engine(), "tag", SOURCE, IMAGE])
         try:
-            with demo.service(state, subprocess.DEVNULL) as process:
+            with demo.service(state, subprocess.DEVNULL, GBDX_SLOTS=str(AT_A_TIME)) as process:
+                idle = idle_memory(process.pid)
                 client = Client(str(state))
                 client.ask("POST", f"{API}/tasks", DEFINITION)
                 for number in ("hand", *range(ITEMS)):
@@ -220,7 +237,7 @@ def main() -> None:
                 measure_tasks(client, data, folder, process.pid)
                 took = seconds(lambda: register(client, 50))
                 table(("registrations", "a second"), ("50, one after the other", 50 / took))
-                measure_batch(client, data, folder, process.pid)
+                measure_batch(client, data, folder, process.pid, idle)
                 measure_database(client, data, Store(f"sqlite:///{state / 'platform.sqlite'}"))
         finally:
             containers.call("rmi", IMAGE)
