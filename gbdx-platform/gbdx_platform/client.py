@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from datetime import timedelta
@@ -12,7 +13,7 @@ from urllib.parse import quote
 import httpx
 
 from gbdx_platform import transfers
-from gbdx_platform.settings import read_credentials, state_folder
+from gbdx_platform.settings import read_credentials, state_folder, write_private
 from gbdx_platform.storage import Storage, safe_relative
 
 API = "/workflows/v1"
@@ -40,11 +41,15 @@ class ClientError(RuntimeError):
 
 
 class Client:
-    """A session with the service. GBDX_URL and GBDX_TOKEN name another one than this user's own."""
+    """A session with the service. GBDX_URL and GBDX_TOKEN name another one than this user's own.
+
+    A token that has expired is replaced by means of the password beside it: that in credentials.json, or that of
+    GBDX_USERNAME and GBDX_PASSWORD for GBDX_TOKEN.
+    """
 
     def __init__(self, state: str | None = None) -> None:
-        known = read_credentials(state_folder(state))
-        self.known = known
+        self.state = state_folder(state)
+        self.known = known = read_credentials(self.state)
         url = (os.environ.get("GBDX_URL") or known.get("url") or "").rstrip("/")
         # The token that `serve` left is for that service alone.
         self.token = os.environ.get("GBDX_TOKEN") or (known.get("token") if url == known.get("url") else None)
@@ -57,14 +62,32 @@ class Client:
             raise ClientError("GBDX_TOKEN: expected one line of ASCII text, found other characters")
         self.http = httpx.Client(base_url=url, headers={"Authorization": f"Bearer {self.token}"}, timeout=120)
 
+    def renewed(self) -> bool:
+        """Whether there is a password, and another token for it; credentials.json keeps that for the next command."""
+        given = bool(os.environ.get("GBDX_TOKEN"))
+        login = {
+            name: os.environ.get(f"GBDX_{name.upper()}") if given else self.known.get(name)
+            for name in ("username", "password")
+        }
+        answer = self.http.post("/auth/v1/oauth/token/", data={"grant_type": "password", **login})
+        if answer.is_success:
+            self.token = str(answer.json()["access_token"])
+            self.http.headers["Authorization"] = f"Bearer {self.token}"
+            if not given:
+                self.known["token"] = self.token
+                write_private(self.state / "credentials.json", json.dumps(self.known))
+        return answer.is_success
+
     def ask(self, method: str, path: str, body: Any = None, **parameters: Any) -> httpx.Response:
-        """One request; a refusal is an error.
+        """One request, and once more when the token had expired and there is another; a refusal is an error.
 
         Raises:
             ClientError: no answer, or a status of 400 or more; the sentences of the answer.
         """
         try:
             answer = self.http.request(method, path, json=body, params=parameters or None)
+            if answer.status_code == 401 and self.renewed():
+                answer = self.http.request(method, path, json=body, params=parameters or None)
         except httpx.HTTPError as error:
             raise ClientError(f"service: expected an answer at {self.http.base_url}, found {error}") from None
         if answer.is_success:

@@ -247,17 +247,19 @@ def download(options: argparse.Namespace) -> None:
 def client_env(options: argparse.Namespace) -> None:
     """Prints environment variables for other clients, GBDX's own among them; they hold secrets."""
     client = Client(options.state)
-    values = {"GBDX_URL": str(client.http.base_url).rstrip("/"), "GBDX_TOKEN": client.token}
-    if client.token == client.known.get("token"):
-        values |= {"GBDX_USERNAME": client.known["username"], "GBDX_PASSWORD": client.known["password"]}
+    values: dict[str, Any] = {}
     try:
         given = client.s3_credentials()
-        values |= {
+        values = {
             "AWS_ENDPOINT_URL_S3": given.get("endpoint"), "AWS_ACCESS_KEY_ID": given["S3_access_key"],
             "AWS_SECRET_ACCESS_KEY": given["S3_secret_key"], "AWS_SESSION_TOKEN": given["S3_session_token"],
         }  # fmt: skip
     except ClientError as error:
         print(error, file=sys.stderr)
+    # Behind the request, which fetches another token where this one has expired.
+    values |= {"GBDX_URL": str(client.http.base_url).rstrip("/"), "GBDX_TOKEN": client.token}
+    if client.token == client.known.get("token"):
+        values |= {"GBDX_USERNAME": client.known["username"], "GBDX_PASSWORD": client.known["password"]}
     for name, value in values.items():
         if value:
             print(f"export {name}={shlex.quote(value)}")

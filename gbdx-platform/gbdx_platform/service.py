@@ -172,6 +172,13 @@ def serve(settings: Settings, certificate: str | None = None, key: str | None = 
 
 
 def add_account(settings: Settings, name: str) -> str:
-    """Makes an account, or a new password for it; a local S3 learns its keys at the service's next start."""
+    """Makes an account, or a new password for it; a local S3 learns its keys at the service's next start.
+
+    The default account's goes into credentials.json, too, where the command line and the next start look for it.
+    """
     with database_errors():
-        return accounts.add_account(Store(settings.database_url), name)
+        password = accounts.add_account(Store(settings.database_url), name)
+    if name == DEFAULT_ACCOUNT:
+        known = read_credentials(settings.state) | {"username": name, "password": password}
+        write_private(settings.state / "credentials.json", json.dumps(known))
+    return password

@@ -6,11 +6,13 @@ import json
 import re
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from gbdx_platform.command_line import COMMANDS, arguments_parser
+from gbdx_platform.database import TOKENS, now
 from gbdx_platform.settings import read_credentials
 from live_service import API, ROOT, Service, Session, definition, port, script, states, task, wait_until
 
@@ -288,3 +290,38 @@ def test_register_sh_builds_and_registers_at_the_service_that_the_environment_na
     again = subprocess.run(line, env=environment, capture_output=True, text=True, check=False, timeout=300)
     assert again.returncode == 2
     assert again.stderr == "task 'hello-gbdx:0.1.0' is registered already: raise the definition's version\n"
+
+
+def test_a_token_that_has_expired_is_replaced_by_another_for_its_password(empty_service: Service) -> None:
+    known, listing = read_credentials(empty_service.state), empty_service.command_line("list")
+    gbdxtools = [sys.executable, "-c", "from gbdxtools import Interface; print(Interface().task_registry.list())"]
+    login = {"GBDX_TOKEN": known["token"], "GBDX_USERNAME": "gbdx", "GBDX_PASSWORD": known["password"]}
+
+    def tried(line: list[str], **more: str) -> subprocess.CompletedProcess[str]:
+        environment = {**empty_service.environment, "GBDX_STATE": str(empty_service.state), **more}
+        return subprocess.run(line, env=environment, capture_output=True, text=True, check=False)
+
+    for line, environment in ((listing, login), (listing, {}), (gbdxtools, {})):
+        empty_service.store().write(TOKENS.update().values(expires=now() - 1))
+        assert tried(line, **environment).returncode == 0, environment
+    renewed = read_credentials(empty_service.state)
+    assert renewed == {**known, "token": renewed["token"]}
+    assert empty_service.client(renewed["token"]).get(f"{API}/tasks").status_code == 200
+    refused = tried(listing, GBDX_TOKEN=known["token"])
+    assert (refused.returncode, refused.stderr) == (
+        2, "expected a valid bearer token, found one that is unknown or has expired\n"
+    )  # fmt: skip
+    empty_service.store().write(TOKENS.update().values(expires=now() - 1))
+    environment = tried(empty_service.command_line("client-env")).stdout
+    assert f"export GBDX_TOKEN={read_credentials(empty_service.state)['token']}\n" in environment
+    assert renewed["token"] not in environment
+
+
+def test_a_new_password_of_the_default_account_is_the_one_that_was_shown(empty_service: Service) -> None:
+    password = empty_service.command("account", "gbdx").stdout.split("password ")[1].split()[0]
+    assert empty_service.command("list").returncode == 0
+    assert empty_service.stop() == 0
+    empty_service.start()
+    form = {"grant_type": "password", "username": "gbdx", "password": password}
+    assert empty_service.client().post("/auth/v1/oauth/token/", data=form).status_code == 200
+    assert read_credentials(empty_service.state)["password"] == password
