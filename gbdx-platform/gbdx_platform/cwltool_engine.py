@@ -62,8 +62,7 @@ class TaskJob(DockerCommandLineJob):
         step = watch.plan.steps[self.step_id]
         outputs: dict[str, Any] = {}
         try:
-            with watch.slots:
-                verdict = self.one_run(runtimeContext, watch, step)
+            verdict = self.run_in_slot(runtimeContext, watch, step)
             outputs = self.outputs_of(watch, step, verdict)
         except Exception as error:  # the engine, the disk: the task's note says what
             verdict = watch.finished(step, Verdict("failed", f"the platform could not run it: {error}"), None)
@@ -74,6 +73,16 @@ class TaskJob(DockerCommandLineJob):
         assert self.output_callback is not None
         with runtimeContext.workflow_eval_lock:
             self.output_callback({**empty, **outputs}, "success")
+
+    def run_in_slot(self, context: RuntimeContext, watch: Watch, step: Step) -> Verdict:
+        """The run once a slot is free, unless it is canceled before."""
+        while not watch.slots.acquire(timeout=1):
+            if reason := watch.canceled():
+                return Verdict("canceled", reason)
+        try:
+            return self.one_run(context, watch, step)
+        finally:
+            watch.slots.release()
 
     def one_run(self, context: RuntimeContext, watch: Watch, step: Step) -> Verdict:
         """The container from its start to its end, and the verdict on it."""

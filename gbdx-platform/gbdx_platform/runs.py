@@ -281,11 +281,16 @@ class Runner:
         """Three tries, except where another try can't help.
 
         Raises:
-            StorageError: none succeeded.
+            StorageError: none succeeded, or the workflow is to end.
         """
+
+        def go_on() -> None:
+            if reason := self.ended(workflow):
+                raise StorageError(reason)
+
         for tries, pause in enumerate((*STORAGE_PAUSES, 0), 1):
             try:
-                function(*arguments)
+                function(*arguments, go_on)
                 return
             except StorageError:
                 raise

@@ -133,10 +133,11 @@ class Storage:
             raise StorageError(f"{url!r}: expected a folder below the roots in GBDX_FILE_ROOTS, found another place")
         return place
 
-    def fetch(self, url: str, account: str, folder: Path) -> int:
+    def fetch(self, url: str, account: str, folder: Path, go_on: Callable[[], None] = lambda: None) -> int:
         """Copies everything below a URL (or the one object it names) into a folder; returns the number of files.
 
         Files of an earlier try that are whole are kept, and a file that is not goes on where it stopped.
+        go_on: called again and again, from several threads; what it raises ends the transfer.
 
         Raises:
             StorageError: nothing there, a key that leaves the folder or that the disk doesn't take as a file.
@@ -153,7 +154,7 @@ class Storage:
             entry, path = wanted
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                if there := transfers.get(self.client, place.bucket, entry, path):
+                if there := transfers.get(self.client, place.bucket, entry, path, go_on):
                     self.tell(f"{path}: {there} of {entry['Size']} bytes were there already")
             except transfers.TransferError:
                 raise
@@ -192,8 +193,8 @@ class Storage:
                 elif key.startswith(below) and not key.endswith("/"):
                     yield entry, key.removeprefix(below)
 
-    def keep(self, folder: Path, prefix: str) -> int:
-        """Uploads the files below a folder to the service's bucket; returns how many.
+    def keep(self, folder: Path, prefix: str, go_on: Callable[[], None] = lambda: None) -> int:
+        """Uploads the files below a folder to the service's bucket; returns how many. go_on: see fetch.
 
         Links were found to stay in the folder by the task's verdict; what they point at is uploaded in their place.
 
@@ -206,10 +207,10 @@ class Storage:
         if odd := [name for name in names if HALF_PAIR.search(name)]:
             raise StorageError(f"expected names of files in UTF-8, found {odd[0]!r}")
         with ThreadPoolExecutor(PARALLEL) as pool:
-            list(pool.map(lambda name: self.put(folder / name, f"{prefix}/{name}"), names))
+            list(pool.map(lambda name: self.put(folder / name, f"{prefix}/{name}", go_on), names))
         return len(names)
 
-    def put(self, path: Path, key: str) -> None:
-        """Uploads one file to the service's bucket."""
-        if there := transfers.put(self.client, self.bucket, path, key):
+    def put(self, path: Path, key: str, go_on: Callable[[], None] = lambda: None) -> None:
+        """Uploads one file to the service's bucket. go_on: see fetch."""
+        if there := transfers.put(self.client, self.bucket, path, key, go_on):
             self.tell(f"{path}: {there} parts of an earlier upload were there already")

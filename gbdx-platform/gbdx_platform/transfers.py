@@ -10,8 +10,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import re
-import shutil
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -54,14 +54,17 @@ def md5_of(path: Path, start: int = 0, length: int = sys.maxsize) -> bytes:
 # --- up
 
 
-def put(client: Any, bucket: str, path: Path, key: str) -> int:
+def put(client: Any, bucket: str, path: Path, key: str, go_on: Callable[[], None]) -> int:
     """Uploads a file; returns how many of its parts an earlier, broken upload had brought already.
+
+    go_on: called before each part; what it raises ends the upload.
 
     Raises:
         botocore's errors: storage that doesn't answer or refuses, because the content was damaged on its way, too.
     """
     size, place = path.stat().st_size, {"Bucket": bucket, "Key": key}
     part = part_size(size)
+    go_on()
     if size <= part:
         with path.open("rb") as file:
             client.put_object(**place, Body=file)
@@ -69,6 +72,7 @@ def put(client: Any, bucket: str, path: Path, key: str) -> int:
     place["UploadId"], there = unfinished(client, place, path, part)
 
     def send(number: int) -> str:
+        go_on()
         with stretch(path, (number - 1) * part, part) as body:
             return str(client.upload_part(**place, PartNumber=number, Body=body)["ETag"])
 
@@ -108,10 +112,10 @@ def abort_unfinished(client: Any, bucket: str, prefix: str, age: timedelta) -> N
 # --- down
 
 
-def get(client: Any, bucket: str, entry: dict[str, Any], path: Path) -> int:
+def get(client: Any, bucket: str, entry: dict[str, Any], path: Path, go_on: Callable[[], None]) -> int:
     """Downloads an object into a file; returns how many of its bytes were there already.
 
-    entry: the object's Key, Size and ETag, as S3 lists them.
+    entry: the object's Key, Size and ETag, as S3 lists them; go_on: called before each MiB; what it raises ends it.
 
     Raises:
         TransferError: not whole, or damaged.
@@ -125,7 +129,7 @@ def get(client: Any, bucket: str, entry: dict[str, Any], path: Path) -> int:
     if there >= entry["Size"]:
         partial.unlink(missing_ok=True)
         there = 0
-    encrypted = append_rest(client, place, entry, partial)
+    encrypted = append_rest(client, place, entry, partial, go_on)
     if partial.stat().st_size != entry["Size"]:
         raise TransferError(f"{entry['Key']}: expected {entry['Size']} bytes, found {partial.stat().st_size}")
     if not encrypted and not has_etag(client, place, entry["ETag"], partial):
@@ -141,7 +145,9 @@ def partial_file(entry: dict[str, Any], path: Path) -> Path:
     return path.with_name(f".{name}.part")
 
 
-def append_rest(client: Any, place: dict[str, Any], entry: dict[str, Any], partial: Path) -> bool:
+def append_rest(
+    client: Any, place: dict[str, Any], entry: dict[str, Any], partial: Path, go_on: Callable[[], None]
+) -> bool:
     """Appends what is missing, as long as each try brings something; returns whether the ETag is no MD5."""
     while True:
         there = partial.stat().st_size if partial.exists() else 0
@@ -149,7 +155,9 @@ def append_rest(client: Any, place: dict[str, Any], entry: dict[str, Any], parti
         try:
             answer = client.get_object(**place, IfMatch=entry["ETag"], **rest)
             with partial.open("ab") as file:
-                shutil.copyfileobj(answer["Body"], file, MEBIBYTE)
+                while block := answer["Body"].read(MEBIBYTE):
+                    go_on()
+                    file.write(block)
             return answer.get("ServerSideEncryption", "AES256") != "AES256" or "SSECustomerAlgorithm" in answer
         except BotoCoreError:
             if not partial.exists() or partial.stat().st_size == there:
