@@ -131,6 +131,26 @@ def test_a_page_works_from_top_to_bottom(document: Path, copy: Path, shell: dict
         assert is_shown, f"{where} shows another output than: {printed}"
 
 
+@pytest.mark.container
+@pytest.mark.usefixtures("platform")
+@pytest.mark.parametrize("document", ["docs/workflows.md", "gbdx-platform/README.md"])
+def test_waiting_for_a_service_that_can_not_start_ends_with_the_reason(
+    document: str, copy: Path, shell: dict[str, str]
+) -> None:
+    start = next(block.code for block in blocks(ROOT / document) if "gbdx-platform serve >" in block.code)
+    done = subprocess.run(
+        ["bash", "-eu"],
+        input=start.partition("done\n")[0] + "done\n",
+        capture_output=True,
+        text=True,
+        cwd=copy,
+        env=shell | {"GBDX_SLOTS": "two"},
+        check=False,
+        timeout=300,
+    )
+    assert "GBDX_SLOTS: expected a number above 0" in done.stdout, done.stderr
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=named)
 def test_every_block_that_is_not_run_says_why_and_quotes_are_true(document: Path) -> None:
     for block in blocks(document):
