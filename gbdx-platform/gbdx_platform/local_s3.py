@@ -133,7 +133,6 @@ class LocalS3:
                 self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
                 env={"GOMEMLIMIT": "400MiB", **environment}, cwd=self.folder, umask=0o077,
             )  # fmt: skip
-        write_private(self.folder / "pid", str(self.process.pid))
 
     def watch(self) -> None:
         """The watcher's thread: a server that died comes back on the same ports, with the same data and keys."""
@@ -175,17 +174,11 @@ class LocalS3:
 
 
 def stop_leftover(state: Path) -> None:
-    """Ends a server that a killed service left behind, if the process with its number is that server."""
-    path = state / "s3" / "pid"
-    if not path.is_file():
-        return
-    pid = int(path.read_text("utf-8") or 0)
-    try:
-        its = os.path.samefile(f"/proc/{pid}/cwd", path.parent)
-        command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-    except OSError:
-        return
-    if its and b"mini" in command:
-        os.kill(pid, signal.SIGKILL)
-        while Path(f"/proc/{pid}").exists() and b"\nState:\tZ" not in Path(f"/proc/{pid}/status").read_bytes():
-            time.sleep(0.02)
+    """Ends what a killed service left behind: the server that works in this folder, wherever in its start that died."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has ended, or is none of this user's
+            its = os.path.samefile(process / "cwd", state / "s3")
+            if its and b"mini" in (process / "cmdline").read_bytes().split(b"\0"):
+                os.kill(int(process.name), signal.SIGKILL)
+                while b"\nState:\tZ" not in (process / "status").read_bytes():
+                    time.sleep(0.02)

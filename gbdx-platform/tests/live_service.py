@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -59,16 +59,19 @@ class Service:
         assert done.returncode == 0 or not check, done.stderr
         return done
 
-    def start(self) -> None:
-        """Starts and waits until it listens."""
-        port = str(free_ports(1)[0])
-        line = [sys.executable, "-m", "gbdx_platform.command_line", "--state", str(self.state), "serve", "--port", port]
-        old = read_credentials(self.state)
+    def begin(self) -> None:
+        """Starts the process."""
+        command = [*self.command_line("serve", "--port", str(free_ports(1)[0])), *self.options]
         with (self.state / "serve.log").open("ab") as log:
-            command = [*line, *self.options]
             self.process = subprocess.Popen(
                 command, env=self.environment, stdout=log, stderr=log, start_new_session=True
             )
+
+    def start(self) -> None:
+        """Starts and waits until it listens."""
+        old = read_credentials(self.state)
+        self.begin()
+        assert self.process is not None
         deadline = time.monotonic() + 120
         while (known := read_credentials(self.state)).get("token") == old.get("token") or not known.get("url"):
             log = (self.state / "serve.log").read_text("utf-8", "replace")
@@ -127,6 +130,15 @@ class Service:
         ]
         for text in (*(log.read_text("utf-8", "replace") for log in logs), *self.answers):
             assert not [secret for secret in secrets if secret in text], text[:1000]
+
+    def object_stores(self) -> list[str]:
+        """The numbers of the processes that work in the folder of its object storage."""
+        folder = str(self.state / "s3")
+        found = []
+        for process in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):  # it has ended meanwhile
+                found += [process.name] * (os.readlink(process / "cwd") == folder)
+        return found
 
     def containers(self) -> str:
         """The ids of the containers that bear its mark."""

@@ -273,18 +273,17 @@ def test_local_object_storage_that_dies_comes_back_with_all_it_had_and_workflows
     for number in range(3):
         keeps = session.launch(task("keeps", "copies", {"data": url}, {"out": f"keeps/{number}"}))
         wait_until(lambda keeps=keeps: "started" in session.events(keeps, "keeps"))
-        dead = (folder / "pid").read_text()
+        [dead] = own_service.object_stores()
         os.kill(int(dead), signal.SIGKILL)
         fetches = session.launch(task("fetches", "copies", {"data": url}, {"out": f"fetches/{number}"}))
         for workflow, name in ((keeps, "keeps"), (fetches, "fetches")):
             found = session.wait(workflow)
             assert states(found) == {name: "complete/succeeded"}, found["tasks"][0]["note"]
             assert session.text(f"{name}/{number}/a.txt") == "kept"
-        assert (folder / "pid").read_text() != dead
+        assert dead not in own_service.object_stores()
     assert session.http.get("/s3creds/v1/prefix").json() == before
     assert (own_service.state / "serve.log").read_text().count("local S3 had ended and was started again") == 3
-    pid = int((folder / "pid").read_text())
-    assert own_service.stop() == 0
-    assert not Path(f"/proc/{pid}").exists()
+    assert len(own_service.object_stores()) == 1
+    assert (own_service.stop(), own_service.object_stores()) == (0, [])
     levels = [path.name.split(".log.")[1].split(".")[0] for path in (folder / "logs").glob("weed.*.log.*")]
     assert 0 < max(levels.count(level) for level in levels) <= 2, levels
