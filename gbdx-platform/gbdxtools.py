@@ -66,22 +66,24 @@ class Task:
         for name, value in inputs.items():
             setattr(self.inputs, name, value)
 
-    def request(self) -> dict[str, Any]:
-        """The task as a part of a workflow request."""
+    def request(self, lists: dict[tuple[str, str], str]) -> dict[str, Any]:
+        """The task as a part of a workflow request. lists: see Workflow.lists."""
         return {
             "name": self.name,
             "taskType": self.type,
             "timeout": self.timeout,
-            "inputs": [input_request(one) for one in self.inputs if one.value is not None],
+            "inputs": [
+                input_request(one, lists.get((self.name, one.name))) for one in self.inputs if one.value is not None
+            ],
             "outputs": [output_request(one) for one in self.outputs],
             "containerDescriptors": [{"properties": {"domain": self.domain}}],
         }
 
 
-def input_request(port: Port) -> dict[str, Any]:
-    """An input as a part of a workflow request: a value, a source, or the place of a batch's values."""
-    if isinstance(port.value, list):
-        return {"name": port.name, "value": f"{{{{batch_input_{port.name}}}}}"}
+def input_request(port: Port, values: str | None) -> dict[str, Any]:
+    """An input as a part of a workflow request: a value, a source, or the name of a batch's values."""
+    if values:
+        return {"name": port.name, "value": f"{{{{{values}}}}}"}
     if str(port.value).startswith("source:"):
         return {"name": port.name, "source": port.value.removeprefix("source:")}
     return {"name": port.name, "value": str(port.value).lower() if isinstance(port.value, bool) else port.value}
@@ -104,14 +106,24 @@ class Workflow:
         output.persist, output.persist_location = True, location
 
     @property
+    def lists(self) -> dict[tuple[str, str], str]:
+        """Names of the inputs that are lists, by task and port; a port's alone where only one task has a list there."""
+        found = [(task.name, one.name) for task in self.tasks for one in task.inputs if isinstance(one.value, list)]
+        ports = [port for _, port in found]
+        return {
+            (task, port): f"batch_input_{port}" if ports.count(port) == 1 else f"batch_input_{task}/{port}"
+            for task, port in found
+        }
+
+    @property
     def batch_values(self) -> list[dict[str, Any]]:
         """The inputs that are lists."""
-        lists = [one for task in self.tasks for one in task.inputs if isinstance(one.value, list)]
-        return [{"name": f"batch_input_{one.name}", "values": one.value} for one in lists]
+        given = {(task.name, one.name): one.value for task in self.tasks for one in task.inputs}
+        return [{"name": name, "values": given[place]} for place, name in self.lists.items()]
 
     def execute(self) -> str:
         """Launches it; returns its id."""
-        request = {"name": self.name, "tasks": [task.request() for task in self.tasks]}
+        request = {"name": self.name, "tasks": [task.request(self.lists) for task in self.tasks]}
         self.id = self.calls.launch(request | ({"batch_values": self.batch_values} if self.batch_values else {}))
         return self.id
 

@@ -309,9 +309,15 @@ def batch_requests(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """One request for each index of a batch's lists, made as it is taken.
 
     Raises:
-        RequestError: no lists, lists of different lengths, names that are used but not listed, more than is bearable.
+        RequestError: no lists, two of one name that differ, lists of different lengths, names that are used but not
+            listed, more than is bearable.
     """
-    lists = {entry["name"]: entry["values"] for entry in request.get("batch_values") or []}
+    lists: dict[str, list[Any]] = {}
+    for index, entry in enumerate(request.get("batch_values") or []):
+        # GBDX's client names a list by its port alone, and sends it once for each task that it was given to.
+        if lists.setdefault(entry["name"], entry["values"]) != entry["values"]:
+            expected = "a name that no list of other values has"
+            raise RequestError([Problem(f"batch_values[{index}].name", expected, quoted(entry["name"]))])
     found = [f"{name}: {len(values)}" for name, values in lists.items()]
     if len({len(values) for values in lists.values()}) != 1 or not all(lists.values()):
         raise RequestError([Problem("batch_values", "lists of one length, at least 1", ", ".join(found) or "none")])

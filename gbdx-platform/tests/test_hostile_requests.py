@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 from gbdx_platform.storage import StorageError, parse
 from gbdx_platform.workflow_request import BATCH_NAME
-from live_service import API, Session, definition, port, script, task
+from live_service import API, Service, Session, definition, port, script, task
 
 MANY = 500_000
 
@@ -39,3 +42,33 @@ def test_a_host_of_many_parts_is_looked_through_once() -> None:
 @pytest.mark.parametrize("text", ["{{" + " " * MANY, "{" * MANY, "{{ " * MANY, "$batch_value:" + "\n" * MANY])
 def test_a_text_that_only_begins_as_a_placeholder_is_none(text: str) -> None:
     assert BATCH_NAME.search(text) is None
+
+
+def test_a_batch_with_two_lists_of_one_name_is_refused_unless_they_are_the_same(session: Session, fresh: str) -> None:
+    session.register(definition(fresh, [port("a", "string")], [], script("")))
+    lists = [{"name": "n", "values": ["1", "2"]}, {"name": "n", "values": ["3", "4"]}]
+    request = {"name": "two", "tasks": [task("one", fresh, {"a": "{{n}}"})], "batch_values": lists}
+    answer = session.http.post(f"{API}/batch_workflows", json=request)
+    said = 'batch_values[1].name: expected a name that no list of other values has, found "n"'
+    assert (answer.status_code, answer.json()["message"]) == (400, said)
+    same = session.http.post(f"{API}/batch_workflows", json={**request, "batch_values": [lists[0], lists[0]]})
+    assert len(same.json()["workflows"]) == 2
+
+
+def test_two_tasks_of_gbdxtools_with_lists_for_one_port_get_each_its_own(
+    service: Service, session: Session, fresh: str
+) -> None:
+    session.register(definition(fresh, [port("a", "string"), port("b", "string")], [], script("")))
+    blocks = (
+        "from gbdxtools import Interface\n"
+        f"gbdx = Interface(); tasks = [gbdx.Task({fresh!r}, a=[n, n + '!'], b='x') for n in 'pq']\n"
+        "tasks[0].inputs.b = ['only', 'here']\n"
+        "print(gbdx.Workflow(tasks).execute())"
+    )
+    environment = {**service.environment, "GBDX_STATE": str(service.state)}
+    done = subprocess.run([sys.executable, "-c", blocks], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    batch = session.http.get(f"{API}/batch_workflows/{done.stdout.strip()}").json()
+    found = [session.http.get(f"{API}/workflows/{one['workflow_id']}").json() for one in batch["workflows"]]
+    values = [[[one["value"] for one in task["inputs"]] for task in workflow["tasks"]] for workflow in found]
+    assert sorted(values) == [[["p", "only"], ["q", "x"]], [["p!", "here"], ["q!", "x"]]]
