@@ -74,7 +74,7 @@ def serve(options: argparse.Namespace) -> None:
 
 
 def account(options: argparse.Namespace) -> None:
-    """Makes an account and prints its password once."""
+    """Makes an account, or gives one a new password and ends its tokens; prints the password once."""
     from gbdx_platform import service
 
     with refusals(ValueError):
