@@ -9,8 +9,7 @@ python=${PYTHON:-python3}
 stamp=docs/.venv/installed-$(sha256sum docs/requirements.txt | cut -c1-16)
 if [ ! -e "$stamp" ]; then
     echo "docs: installing Sphinx into docs/.venv" >&2
-    rm -rf docs/.venv
-    "$python" -m venv docs/.venv
+    ci/make_environment.sh docs/.venv
     docs/.venv/bin/python -m pip install --quiet --quiet --disable-pip-version-check --require-hashes -r docs/requirements.txt
     touch "$stamp"
 fi
