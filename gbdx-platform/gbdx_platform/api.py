@@ -45,6 +45,7 @@ LONGEST_LIST = 1000
 LONGEST_LOG = 4 * 2**20
 LARGEST_BODY = 16 * 2**20
 Text = Annotated[str, Field(max_length=400)]
+NoNul = Annotated[str, Field(max_length=400, pattern=r"^[^\x00]*$")]
 AnyJson = Annotated[Any, Body()]
 # Described by the model, but checked in `valid`, which knows the registry and says everything at once.
 AnyWorkflow = Annotated[SkipValidation[WorkflowRequest], Body()]
@@ -54,8 +55,8 @@ class Search(BaseModel):
     """What workflows are looked for: submitted in the last hours, in a state or with an event, the newest so many."""
 
     lookback_h: float = Field(default=24, ge=0, le=24 * 366 * 100)
-    state: Text | None = None
-    owner: Text | None = None
+    state: NoNul | None = None
+    owner: NoNul | None = None
     limit: int = Field(default=LONGEST_LIST, ge=1, le=LONGEST_LIST)
 
 

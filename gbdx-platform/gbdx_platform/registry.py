@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import threading
 from typing import Any
@@ -14,6 +15,8 @@ from gbdx_platform.task_definition import Problem, container, container_properti
 from gbdx_platform.workflow_request import STAGING, RequestError
 
 FIRST_VERSION = "0.0.1"
+# Of a definition, as JSON: each port is held against each other.
+LARGEST = 2**18
 # Between the look at a name's owner and versions and the new row, no other registration may come.
 REGISTERING = threading.Lock()
 
@@ -24,6 +27,8 @@ def checked(definition: Any) -> Row:
     Raises:
         RequestError: all its errors.
     """
+    if (size := len(json.dumps(definition))) > LARGEST:
+        raise RequestError([Problem("definition", f"at most {LARGEST} characters of JSON", str(size))])
     errors = [problem for problem in problems(definition) if problem.severity == "error"] or unrunnable(definition)
     if errors:
         raise RequestError(errors)
@@ -34,8 +39,11 @@ def unrunnable(definition: Row) -> list[Problem]:
     """What the schema allows and this service does not take."""
     found = []
     command, kind = container(definition).get("command") or "", container(definition).get("type")
-    if len(definition["name"]) > 200:
-        found.append(Problem("name", "at most 200 characters", str(len(definition["name"]))))
+    # In small letters, as the name is looked for: they may be more.
+    lengths = {"name": (len(definition["name"].lower()), 200), "version": (len(definition.get("version") or ""), 64)}
+    for key, (length, most) in lengths.items():
+        if length > most:
+            found.append(Problem(key, f"at most {most} characters", str(length)))
     if kind not in ("DOCKER", "GPUDOCKER"):
         found.append(Problem("containerDescriptors[0].type", "DOCKER or GPUDOCKER to run here", quoted(kind)))
     try:

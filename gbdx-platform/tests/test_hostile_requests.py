@@ -72,3 +72,45 @@ def test_two_tasks_of_gbdxtools_with_lists_for_one_port_get_each_its_own(
     found = [session.http.get(f"{API}/workflows/{one['workflow_id']}").json() for one in batch["workflows"]]
     values = [[[one["value"] for one in task["inputs"]] for task in workflow["tasks"]] for workflow in found]
     assert sorted(values) == [[["p", "only"], ["q", "x"]], [["p!", "here"], ["q!", "x"]]]
+
+
+@pytest.mark.both_databases
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("version", "0.0." + "9" * 5000, "version: expected at most 64 characters, found 5004"),
+        ("version", "0.0." + "9" * 61, "version: expected at most 64 characters, found 65"),
+        ("name", "İ" * 200, "name: expected at most 200 characters, found 400"),  # whose small letter is i and a dot
+    ],
+    ids=["thousands of digits", "65 characters", "capitals"],
+)
+def test_a_name_or_a_version_that_a_database_can_not_keep_is_refused(
+    key: str, value: str, said: str, session: Session, fresh: str
+) -> None:
+    answer = session.http.post(f"{API}/tasks", json={**definition(fresh, [port("a")], [], script("")), key: value})
+    assert (answer.status_code, answer.json()["message"]) == (400, said)
+    assert session.http.get(f"{API}/tasks/{fresh}").status_code == 404
+
+
+@pytest.mark.both_databases
+def test_the_longest_name_and_version_are_kept_found_and_deleted(session: Session, fresh: str) -> None:
+    name = fresh + "İ" * ((200 - len(fresh)) // 2)
+    asked = definition(name, [port("a")], [], script(""), version="0.0." + "9" * 60)
+    session.register(asked)
+    assert session.http.get(f"{API}/tasks/{name}:{asked['version']}").json()["version"] == asked["version"]
+    assert session.http.delete(f"{API}/tasks/{name}").status_code == 200
+
+
+@pytest.mark.both_databases
+@pytest.mark.parametrize("key", ["state", "owner"])
+def test_a_search_for_nul_is_refused(key: str, session: Session) -> None:
+    answer = session.http.post(f"{API}/workflows/search", json={key: "a\0"})
+    said = f'body.{key}: expected text without NUL, found "a\\u0000"'
+    assert (answer.status_code, answer.json()["message"]) == (400, said)
+
+
+def test_a_definition_of_a_hundred_thousand_ports_is_refused_at_once(session: Session, fresh: str) -> None:
+    ports = [port(f"p{number}", "string", multiplex=True) for number in range(100_000)]
+    answer = session.http.post(f"{API}/tasks", json=definition(fresh, ports, [], script("")))
+    assert answer.status_code == 400
+    assert "definition: expected at most 262144 characters of JSON, found 99" in answer.json()["message"]
