@@ -90,7 +90,9 @@ def bound(settings: Settings) -> socket.socket:
     Raises:
         ServiceError: the address is another one's, or none of this machine's.
     """
-    found = socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET)
+    # Of TCP by name: only then asyncio sends an answer's last part at once, not 40 ms later.
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    found = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         found.bind((settings.host, settings.port))

@@ -11,6 +11,8 @@ import stat
 from pathlib import Path
 
 import pytest
+from gbdx_platform import settings
+from gbdx_platform.service import bound
 from gbdx_platform.settings import read_credentials
 from live_service import API, Service, Session, definition, port, script, serving, states, task, wait_until
 
@@ -231,6 +233,12 @@ def test_a_start_that_can_not_be_is_refused_with_a_sentence(
     assert refused.returncode == 2, refused.stderr
     assert re.search(sentence, refused.stderr), refused.stderr
     assert refused.stderr.count("\n") == 1, refused.stderr
+
+
+def test_the_service_listens_with_a_socket_whose_answers_asyncio_does_not_hold_back(tmp_path: Path) -> None:
+    # asyncio sets TCP_NODELAY on sockets that name their protocol, and on no others.
+    with bound(settings.load(str(tmp_path), port=0)) as listening:
+        assert listening.proto == socket.IPPROTO_TCP
 
 
 def test_a_port_that_another_program_has_is_refused_with_a_sentence(tmp_path: Path) -> None:
