@@ -68,15 +68,17 @@ class Task:
 
     def request(self, lists: dict[tuple[str, str], str]) -> dict[str, Any]:
         """The task as a part of a workflow request. lists: see Workflow.lists."""
+        # The definition's own timeout is not repeated: it may be 0 or 172800, and a request's may not.
+        changed = self.timeout != self.definition["properties"]["timeout"]
         return {
             "name": self.name,
             "taskType": self.type,
-            "timeout": self.timeout,
             "inputs": [
                 input_request(one, lists.get((self.name, one.name))) for one in self.inputs if one.value is not None
             ],
             "outputs": [output_request(one) for one in self.outputs],
             "containerDescriptors": [{"properties": {"domain": self.domain}}],
+            **({"timeout": self.timeout} if changed else {}),
         }
 
 

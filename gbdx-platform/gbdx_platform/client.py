@@ -60,7 +60,10 @@ class Client:
             )
         if not (self.token.isascii() and self.token.isprintable()):
             raise ClientError("GBDX_TOKEN: expected one line of ASCII text, found other characters")
-        self.http = httpx.Client(base_url=url, headers={"Authorization": f"Bearer {self.token}"}, timeout=120)
+        try:
+            self.http = httpx.Client(base_url=url, headers={"Authorization": f"Bearer {self.token}"}, timeout=120)
+        except httpx.InvalidURL as error:
+            raise ClientError(f"GBDX_URL: expected the address of a service, found {url!r}: {error}") from None
 
     def renewed(self) -> bool:
         """Whether there is a password, and another token for it; credentials.json keeps that for the next command."""
@@ -88,7 +91,7 @@ class Client:
             answer = self.http.request(method, path, json=body, params=parameters or None)
             if answer.status_code == 401 and self.renewed():
                 answer = self.http.request(method, path, json=body, params=parameters or None)
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, UnicodeError) as error:  # the latter for a host that no name server can be asked for
             raise ClientError(f"service: expected an answer at {self.http.base_url}, found {error}") from None
         if answer.is_success:
             return answer

@@ -174,6 +174,11 @@ def test_a_service_that_is_away_a_wrong_token_and_none_at_all_are_sentences(serv
         elsewhere(service, GBDX_URL=own, GBDX_TOKEN="x")
         == "expected a valid bearer token, found one that is unknown or has expired"
     )
+    found = elsewhere(service, GBDX_URL="http://127.0.0.1:8725x", GBDX_TOKEN="x")
+    address = "'http://127.0.0.1:8725x'"
+    assert found == f"GBDX_URL: expected the address of a service, found {address}: Invalid port: '8725x'"
+    found = elsewhere(service, GBDX_URL=f"http://{'a' * 64}.example", GBDX_TOKEN="x")
+    assert found.startswith(f"service: expected an answer at http://{'a' * 64}.example, found ")
     for token in ("tök", "a\nb"):
         found = elsewhere(service, GBDX_URL=own, GBDX_TOKEN=token)
         assert found == "GBDX_TOKEN: expected one line of ASCII text, found other characters"

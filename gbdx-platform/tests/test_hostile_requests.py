@@ -55,20 +55,36 @@ def test_a_batch_with_two_lists_of_one_name_is_refused_unless_they_are_the_same(
     assert len(same.json()["workflows"]) == 2
 
 
+def gbdxtools(service: Service, blocks: str) -> str:
+    """What some lines of Python print that use the platform's gbdxtools as the default account."""
+    line = [sys.executable, "-c", f"from gbdxtools import Interface\ngbdx = Interface()\n{blocks}"]
+    environment = {**service.environment, "GBDX_STATE": str(service.state)}
+    done = subprocess.run(line, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+@pytest.mark.parametrize("timeout", [0, 172800])
+def test_gbdxtools_launches_whatever_timeout_a_definition_may_have(
+    timeout: int, service: Service, session: Session, fresh: str
+) -> None:
+    session.register(definition(fresh, [port("a", "string")], [], script(""), properties={"timeout": timeout}))
+    found = session.wait(gbdxtools(service, f"print(gbdx.Workflow([gbdx.Task({fresh!r}, a='x')]).execute())"))
+    assert (found["state"]["event"], found["tasks"][0]["timeout"]) == ("succeeded", timeout or 7200)
+    changed = f"one = gbdx.Task({fresh!r}, a='x'); one.timeout = 50; print(gbdx.Workflow([one]).execute())"
+    assert session.wait(gbdxtools(service, changed))["tasks"][0]["timeout"] == 50
+
+
 def test_two_tasks_of_gbdxtools_with_lists_for_one_port_get_each_its_own(
     service: Service, session: Session, fresh: str
 ) -> None:
     session.register(definition(fresh, [port("a", "string"), port("b", "string")], [], script("")))
-    blocks = (
-        "from gbdxtools import Interface\n"
-        f"gbdx = Interface(); tasks = [gbdx.Task({fresh!r}, a=[n, n + '!'], b='x') for n in 'pq']\n"
+    launch = (
+        f"tasks = [gbdx.Task({fresh!r}, a=[n, n + '!'], b='x') for n in 'pq']\n"
         "tasks[0].inputs.b = ['only', 'here']\n"
         "print(gbdx.Workflow(tasks).execute())"
     )
-    environment = {**service.environment, "GBDX_STATE": str(service.state)}
-    done = subprocess.run([sys.executable, "-c", blocks], env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    batch = session.http.get(f"{API}/batch_workflows/{done.stdout.strip()}").json()
+    batch = session.http.get(f"{API}/batch_workflows/{gbdxtools(service, launch)}").json()
     found = [session.http.get(f"{API}/workflows/{one['workflow_id']}").json() for one in batch["workflows"]]
     values = [[[one["value"] for one in task["inputs"]] for task in workflow["tasks"]] for workflow in found]
     assert sorted(values) == [[["p", "only"], ["q", "x"]], [["p!", "here"], ["q!", "x"]]]
