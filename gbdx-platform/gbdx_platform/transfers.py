@@ -54,7 +54,7 @@ def md5_of(path: Path, start: int = 0, length: int = sys.maxsize) -> bytes:
 # --- up
 
 
-def put(client: Any, bucket: str, path: Path, key: str, go_on: Callable[[], None]) -> int:
+def put(client: Any, bucket: str, path: Path, key: str, go_on: Callable[[], None] = lambda: None) -> int:
     """Uploads a file; returns how many of its parts an earlier, broken upload had brought already.
 
     go_on: called before each part; what it raises ends the upload.
@@ -112,7 +112,7 @@ def abort_unfinished(client: Any, bucket: str, prefix: str, age: timedelta) -> N
 # --- down
 
 
-def get(client: Any, bucket: str, entry: dict[str, Any], path: Path, go_on: Callable[[], None]) -> int:
+def get(client: Any, bucket: str, entry: dict[str, Any], path: Path, go_on: Callable[[], None] = lambda: None) -> int:
     """Downloads an object into a file; returns how many of its bytes were there already.
 
     entry: the object's Key, Size and ETag, as S3 lists them; go_on: called before each MiB; what it raises ends it.
