@@ -6,6 +6,7 @@ import pytest
 from check_crashes import kill_at_random
 from gbdx_platform import containers
 from live_service import API, Service, Session, definition, port, script, states, task, wait_until
+from postgresql import cluster
 
 INTERRUPTED = "the service was stopped; the task starts again"
 # Takes a folder and a string, gives both on; where the string ends with "slow", it takes three seconds.
@@ -84,6 +85,17 @@ def test_a_batch_is_canceled_in_the_background_and_though_the_service_dies_at_on
     assert session.events(identifiers[-1], "one") == ["submitted", "canceled"]
 
 
+def test_object_storage_that_a_killed_start_left_is_ended_though_nothing_else_was_noted(own_service: Service) -> None:
+    own_service.begin()
+    wait_until(own_service.object_stores)
+    own_service.kill()
+    [left] = own_service.object_stores()
+    own_service.start()
+    [running] = own_service.object_stores()
+    assert running != left
+    assert (own_service.stop(), own_service.object_stores()) == (0, [])
+
+
 def test_finished_work_whose_folder_was_lost_is_done_again(own_service: Service) -> None:
     own_service.start()
     session = Session(own_service.client())
@@ -99,9 +111,18 @@ def test_finished_work_whose_folder_was_lost_is_done_again(own_service: Service)
     assert session.events(workflow, "one").count("started") == 2
 
 
-def test_three_kills_at_random_points_lose_nothing(own_service: Service) -> None:
-    kill_at_random(own_service, kills=3, longest=2, seed=1)
+def test_a_kill_at_work_one_amid_requests_and_one_in_the_start_lose_nothing(own_service: Service) -> None:
+    own_service.environment["GBDX_WORKFLOWS"] = "4"
+    kill_at_random(own_service, 3, longest=2, seed=1)
     wait_until(lambda: not own_service.containers())
+
+
+def test_a_kill_amid_requests_loses_nothing_of_what_postgresql_holds(own_service: Service) -> None:
+    with cluster() as database:
+        own_service.environment["DATABASE_URL"] = database.url
+        kill_at_random(own_service, 1, longest=2, seed=2)
+        assert not (own_service.state / "platform.sqlite").exists()
+        own_service.kill_all()
 
 
 def test_workflows_that_ended_long_ago_are_forgotten_with_their_logs(own_service: Service) -> None:
