@@ -44,7 +44,7 @@ WORKFLOWS = Table(
     Column("id", String(19), primary_key=True), Needed("owner", String(64)), Needed("name", Text),
     Needed("state", String(16)), Needed("event", String(16)), Needed("submitted", Float), Column("completed", Float),
     Column("callback", Text), Needed("called_back", Boolean), Needed("canceling", Boolean),
-    Column("batch", String(19)), Needed("request", JSON),
+    Column("batch", String(19)),
     Index("workflows_by_owner", "owner", "submitted"), Index("workflows_by_state", "state", "submitted"),
     Index("workflows_by_batch", "batch"),
 )  # fmt: skip
@@ -81,6 +81,9 @@ def connect(url: str) -> sql.Engine:
                 connection.execute(f"PRAGMA {pragma}")
 
     METADATA.create_all(engine)
+    if "request" in {column["name"] for column in sql.inspect(engine).get_columns("workflows")}:
+        with engine.begin() as connection:  # of an early database: it was never read, and may not be empty
+            connection.execute(sql.text("ALTER TABLE workflows DROP COLUMN request"))
     return engine
 
 
@@ -184,10 +187,10 @@ class Store:
         )
         return ids
 
-    def set_workflow(self, workflow: str, state: str, event: str, **values: Any) -> bool:
-        """A workflow's new state; what is complete stays as it is. Returns whether it was changed."""
+    def set_workflow(self, workflow: str, state: str, event: str, **values: Any) -> None:
+        """A workflow's new state; what is complete stays as it is."""
         update = WORKFLOWS.update().where(WORKFLOWS.c.id == workflow, WORKFLOWS.c.state != "complete")
-        return self.write(update.values(state=state, event=event, **values)) > 0
+        self.write(update.values(state=state, event=event, **values))
 
 
 def event_of(task: Row, state: str, event: str, note: str) -> Row:

@@ -17,7 +17,7 @@ def new_workflow(
     workflow = {
         "id": new_id(), "owner": owner, "name": request["name"], "state": "pending", "event": "submitted",
         "submitted": now(), "completed": None, "callback": request.get("callback"), "called_back": False,
-        "canceling": False, "batch": batch, "request": request,
+        "canceling": False, "batch": batch,
     }  # fmt: skip
     tasks = [
         new_task(workflow["id"], position, task, registry[task["taskType"]])
