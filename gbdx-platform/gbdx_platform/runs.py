@@ -15,7 +15,7 @@ import sqlalchemy as sql
 from sqlalchemy.exc import OperationalError
 
 from gbdx_platform import containers, cwl_workflow
-from gbdx_platform.callbacks import deliver
+from gbdx_platform.callbacks import CALLS, CALLS_OF_ONE, TRIES, told
 from gbdx_platform.cwl_tool import cwl_ids, timeout_of, wants_gpu
 from gbdx_platform.database import WORKFLOWS, Row, Store, now
 from gbdx_platform.recovery import handed_on, made_inputs, passed_over, remove_all_but, remove_folder, runnable
@@ -47,6 +47,20 @@ def complain(about: str, error: Exception) -> None:
         print(f"gbdx-platform: {about}: {printable(str(error) or repr(error))}", file=sys.stderr, flush=True)
 
 
+def begin(function: Callable[[Row], None], row: Row, under_way: dict[str, threading.Thread], name: str) -> None:
+    """Calls a function with a workflow in a thread of its own, which is under way until it says otherwise.
+
+    Raises:
+        RuntimeError: no more threads; the workflow waits on.
+    """
+    thread = under_way[row["id"]] = threading.Thread(target=function, args=(row,), name=name, daemon=True)
+    try:
+        thread.start()
+    except RuntimeError:
+        del under_way[row["id"]]
+        raise
+
+
 class Runner:
     """Takes workflows from the database, the oldest first, a few at a time; what waits, waits there."""
 
@@ -56,6 +70,9 @@ class Runner:
         self.wake, self.stopping = threading.Event(), threading.Event()
         self.canceled: set[str] = set()
         self.running: dict[str, threading.Thread] = {}
+        # Callbacks: the threads, named by their workflow's owner; how often each was tried, and until when it rests.
+        self.calling: dict[str, threading.Thread] = {}
+        self.tried: dict[str, tuple[int, float]] = {}
         self.dispatcher = threading.Thread(target=self.dispatch, name="dispatcher", daemon=True)
 
     def start(self) -> None:
@@ -65,9 +82,6 @@ class Runner:
             containers.remove_mounting(self.settings.state / "runs")
         for row in self.store.rows(sql.select(WORKFLOWS).where(WORKFLOWS.c.state == "running")):
             self.put_back(row)
-        query = sql.select(WORKFLOWS.c.id).where(WORKFLOWS.c.state == "complete", ~WORKFLOWS.c.called_back)
-        for row in self.store.rows(query):
-            self.call_back(row["id"])
         self.dispatcher.start()
 
     def stop(self) -> None:
@@ -101,6 +115,7 @@ class Runner:
             try:
                 self.engine()
                 self.begin_waiting()
+                self.begin_calls()
                 self.end_canceled()
                 if now() >= next_forget:
                     self.forget()
@@ -126,13 +141,42 @@ class Runner:
             ~WORKFLOWS.c.canceling,
         )
         for row in self.store.rows(query.order_by(WORKFLOWS.c.submitted).limit(free)):
-            thread = threading.Thread(target=self.live, args=(row,), name=row["id"], daemon=True)
-            self.running[row["id"]] = thread
-            try:
-                thread.start()
-            except RuntimeError:  # no more threads: it waits on
-                del self.running[row["id"]]
-                raise
+            begin(self.live, row, self.running, row["id"])
+
+    def begin_calls(self) -> None:
+        """Gives threads to the callbacks that are due, the oldest first; those that rest hold none."""
+        calling = dict(self.calling)
+        resting = [workflow for workflow, (_, until) in list(self.tried.items()) if until > time.monotonic()]
+        owners = [thread.name for thread in calling.values()]
+        query = sql.select(WORKFLOWS).where(
+            WORKFLOWS.c.state == "complete",
+            ~WORKFLOWS.c.called_back,
+            WORKFLOWS.c.id.not_in([*calling, *resting]),
+            WORKFLOWS.c.owner.not_in([owner for owner in owners if owners.count(owner) >= CALLS_OF_ONE]),
+        )
+        for row in self.store.rows(query.order_by(WORKFLOWS.c.completed).limit(CALLS - len(owners))):
+            if owners.count(row["owner"]) < CALLS_OF_ONE:
+                owners.append(row["owner"])
+                begin(self.call_back, row, self.calling, row["owner"])
+
+    def call_back(self, row: Row) -> None:
+        """One try of a callback, or the record that it needs no more."""
+        workflow = row["id"]
+        tries, _ = self.tried.get(workflow, (0, 0.0))
+        try:
+            if tries < TRIES:
+                tries = TRIES if told(row, self.store.tasks_of(workflow)) else tries + 1
+            if tries == TRIES:
+                self.store.write(WORKFLOWS.update().where(WORKFLOWS.c.id == workflow).values(called_back=True))
+                self.tried.pop(workflow, None)
+            else:
+                self.tried[workflow] = tries, time.monotonic() + 2**tries
+        except Exception as error:  # the database, most likely; what was taken is not told again
+            complain(f"workflow {workflow}: its callback could not be looked after, it is tried again", error)
+            self.tried[workflow] = tries, time.monotonic() + IDLE_SECONDS
+        finally:
+            del self.calling[workflow]
+            self.wake.set()
 
     def forget(self) -> None:
         """Removes workflows that ended longer ago than the settings say, with their logs; what was persisted stays."""
@@ -362,9 +406,5 @@ class Runner:
         if event and worst != "succeeded":
             worst = event
         values = {"completed": now(), "called_back": not row["callback"]}
-        if self.store.set_workflow(workflow, "complete", worst, **values) and row["callback"]:
-            self.call_back(workflow)
-
-    def call_back(self, workflow: str) -> None:
-        """Tells the callback URL, in the background."""
-        threading.Thread(target=deliver, args=(self.store, workflow, self.stopping), daemon=True).start()
+        self.store.set_workflow(workflow, "complete", worst, **values)
+        self.wake.set()  # there may be a callback

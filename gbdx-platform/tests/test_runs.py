@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import http.server
+import resource
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-from gbdx_platform import containers, cwl_workflow, cwltool_engine
-from gbdx_platform.database import Row, Store
+import sqlalchemy as sql
+from gbdx_platform import callbacks, containers, cwl_workflow, cwltool_engine
+from gbdx_platform.database import WORKFLOWS, Row, Store
 from gbdx_platform.runs import Runner
 from gbdx_platform.settings import Settings
 from gbdx_platform.storage import Storage, StorageError
@@ -156,3 +158,89 @@ def test_an_upload_ends_between_two_of_its_parts(session: Session, tmp_path: Pat
     with pytest.raises(StorageError, match="ended"):
         session.storage.keep(tmp_path / "out", f"{session.prefix}/{fresh}", go_on)
     assert session.names(fresh) == []
+
+
+class Receiver(http.server.BaseHTTPRequestHandler):
+    """A receiver of callbacks: /flood answers with 200 and a body without end, /drip with a head without end, /hang
+    not at all; what else it is asked for it takes, and writes down."""
+
+    taken: ClassVar[list[str]] = []
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(200)
+        with contextlib.suppress(OSError):
+            while self.path == "/drip":
+                self.wfile.write(b"X-More: 1\r\n")
+                threading.Event().wait(1)
+            while self.path == "/hang":
+                threading.Event().wait(1)
+            self.end_headers()
+            self.taken.append(self.path)
+            while self.path == "/flood":
+                self.wfile.write(bytes(2**20))
+
+    def log_message(self, *arguments: Any) -> None:
+        """Says nothing."""
+
+
+@pytest.fixture
+def receiver() -> Iterator[str]:
+    """The address of a server that callbacks go to."""
+    Receiver.taken.clear()
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Receiver) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def told(address: str) -> bool:
+    """Whether a callback to an address is answered well."""
+    return callbacks.told(new_workflow({"name": "w", "tasks": [], "callback": address}, "gbdx", {})[0], [])
+
+
+def test_the_answer_to_a_callback_is_its_status_and_nothing_after_it_is_read(receiver: str) -> None:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert told(f"{receiver}/flood")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**16  # KiB
+
+
+@pytest.mark.parametrize("address", ["http://a..b/", f"http://{'a' * 64}/", "{receiver}/drip", "http://127.0.0.1:9/"])
+def test_an_address_that_never_answers_or_can_be_none_is_told_nothing_and_ends_no_thread(
+    receiver: str, address: str
+) -> None:
+    assert not told(address.format(receiver=receiver))
+
+
+def complete(runner: Runner, owner: str, address: str) -> str:
+    """A workflow of an owner that is complete, with its callback yet to be told; its id."""
+    row, _ = new_workflow({"name": "w", "tasks": [], "callback": address}, owner, {})
+    runner.store.write(WORKFLOWS.insert().values(**row | {"state": "complete", "event": "succeeded", "completed": 0.0}))
+    return str(row["id"])
+
+
+def test_a_receiver_that_hangs_holds_up_no_other_accounts_callbacks(runner: Runner, receiver: str) -> None:
+    for _ in range(50):
+        complete(runner, "alice", f"{receiver}/hang")
+    others = [complete(runner, "bob", f"{receiver}/{number}") for number in range(5)]
+    runner.dispatcher.start()
+    wait_until(lambda: all(runner.store.workflow(one)["called_back"] for one in others))
+    assert sorted(Receiver.taken) == [f"/{number}" for number in range(5)]
+    assert [thread.name for thread in runner.calling.values()].count("alice") == callbacks.CALLS_OF_ONE
+    runner.stop()
+
+
+def test_a_database_that_is_away_for_the_record_has_a_callback_told_once(runner: Runner, receiver: str) -> None:
+    workflow = complete(runner, "gbdx", f"{receiver}/one")
+    refuse = "CREATE TRIGGER refuse BEFORE UPDATE OF called_back ON workflows BEGIN SELECT RAISE(ABORT, 'full'); END"
+    runner.store.write(sql.text("ALTER TABLE workflow_tasks RENAME TO away"), sql.text(refuse))
+    runner.dispatcher.start()
+    wait_until(lambda: workflow in runner.tried)
+    assert Receiver.taken == []
+    runner.store.write(sql.text("ALTER TABLE away RENAME TO workflow_tasks"))
+    wait_until(lambda: runner.tried[workflow][0] == callbacks.TRIES)
+    runner.store.write(sql.text("DROP TRIGGER refuse"))
+    wait_until(lambda: runner.store.workflow(workflow)["called_back"])
+    assert Receiver.taken == ["/one"]
+    runner.stop()
