@@ -9,13 +9,17 @@ import os
 import secrets
 import shutil
 import subprocess
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from gbdx_platform.hardened_container import CONTAINER_UID, default_memory, walls
 from gbdx_platform.settings import byte_size, number, whole_number
+from gbdx_platform.task_verdict import printable
 
 GRACE = 10
+# Seconds between the looks for an image while the engine doesn't answer, which takes about 20 to start again.
+WAITS = (1, 3, 6, 10)
 LABEL, LIFE_LABEL = "gbdx.service", "gbdx.life"
 # Tells the containers of this life of the service from those of earlier ones.
 LIFE = secrets.token_hex(8)
@@ -23,6 +27,10 @@ LIFE = secrets.token_hex(8)
 
 class ImageError(ValueError):
     """No engine, no such image, or not the one that was registered; the message is a sentence."""
+
+
+class EngineError(ImageError):
+    """An engine that was there doesn't answer."""
 
 
 @functools.cache
@@ -57,13 +65,28 @@ class Image:
 
 
 def inspect_image(reference: str) -> Image | None:
-    """The image that a reference means now, None when the store has none."""
-    found = call("image", "inspect", "--", reference)
-    if found.returncode:
-        return None
-    facts = json.loads(found.stdout)[0]
-    settings = facts.get("Config") or {}
-    return Image(facts["Id"], settings.get("Entrypoint") or [], settings.get("Cmd") or [])
+    """The image that a reference means now, None when the store has none.
+
+    Raises:
+        EngineError: no engine answers, not even one that was just starting again.
+    """
+    inspect = ("image", "inspect", "--", reference)
+    try:
+        for wait in (0, *WAITS):
+            time.sleep(wait)
+            found = call(*inspect)
+            if found.returncode and call("info").returncode == 0:
+                found = call(*inspect)  # once more: it may have begun to answer in between
+                if found.returncode:
+                    return None
+            if not found.returncode:
+                facts = json.loads(found.stdout)[0]
+                settings = facts.get("Config") or {}
+                return Image(facts["Id"], settings.get("Entrypoint") or [], settings.get("Cmd") or [])
+        said = printable(found.stderr)
+    except subprocess.TimeoutExpired as error:
+        said = f"none within {error.timeout:g} s"
+    raise EngineError(f"container engine: expected an answer about the image {reference!r}, found: {said}")
 
 
 def pull_timeout() -> float:
@@ -79,7 +102,7 @@ def bind_image(reference: str) -> Image:
     """The image of a definition at registration, pulled when the store doesn't have it.
 
     Raises:
-        ImageError: it is neither in the store nor to be pulled.
+        ImageError: it is neither in the store nor to be pulled, or no engine answers.
     """
     image = inspect_image(reference)
     if image is None:
@@ -95,7 +118,7 @@ def check_image(reference: str, registered: str) -> None:
     """Refuses a tag that no longer means the image that was registered.
 
     Raises:
-        ImageError: the image has vanished, or the tag was moved.
+        ImageError: the image has vanished, the tag was moved, or no engine answers.
     """
     image = inspect_image(reference)
     if image is None or image.id != registered:

@@ -6,10 +6,13 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -177,3 +180,41 @@ def test_an_engine_that_answers_nonsense_for_a_moment_stops_no_later_workflow(
     session = Session(own_service.client())
     session.register(definition("idle", INPUTS, [], script("")))
     assert states(session.run(task("later", "idle"))) == {"later": "complete/succeeded"}
+
+
+@pytest.fixture
+def engine_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The way to the engine for its command line: a socket that is not there."""
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/engine.sock")
+    monkeypatch.setattr(containers, "WAITS", (0.2, 0.2))
+    return tmp_path / "engine.sock"
+
+
+def test_an_engine_that_does_not_answer_is_not_called_a_vanished_image(engine_elsewhere: Path) -> None:
+    for look in (lambda: containers.check_image(IMAGE, "sha256:1"), lambda: containers.bind_image(IMAGE)):
+        with pytest.raises(containers.EngineError, match=f"about the image '{IMAGE}', found: Cannot connect to the"):
+            look()
+
+
+def test_an_engine_that_takes_a_connection_and_says_nothing_is_a_sentence(
+    engine_elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(containers, "call", partial(containers.call, timeout=1))
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(str(engine_elsewhere))
+        silent.listen()
+        with pytest.raises(containers.EngineError, match=f"about the image '{IMAGE}', found: none within 1 s"):
+            containers.check_image(IMAGE, "sha256:1")
+
+
+def test_an_engine_that_is_starting_again_is_waited_for(
+    hello_image: str, engine_elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(containers, "WAITS", (1,) * 20)
+    starting = threading.Timer(2, lambda: engine_elsewhere.symlink_to("/var/run/docker.sock"))
+    starting.start()
+    found = containers.inspect_image(hello_image)
+    starting.join()
+    assert found
+    containers.check_image(hello_image, found.id)
+    assert containers.inspect_image("localhost/no-such-image:1") is None
