@@ -197,6 +197,9 @@ class Runner:
             if workflow in self.canceled:
                 self.end_unfinished(row, "canceled", CANCELED)
             elif not self.stopping.is_set():  # else the next start puts it back
+                tasks = {task["name"]: task for task in self.store.tasks_of(workflow)}
+                for name, note in passed_over(tasks).items():
+                    self.store.set_task(tasks[name], "complete", "failed", note)
                 self.end_unfinished(row, "", "a task that it waits for did not succeed")
         except OperationalError as error:
             complain(f"workflow {workflow}: the database can't be used, it is tried again", error)
@@ -266,10 +269,6 @@ class Runner:
             self.run(row)  # what does not wait for them
         elif not self.ended(workflow):
             self.engine().run(self.watch(row, tasks, plan, folder), self.settings)
-        if not self.ended(workflow):
-            tasks = {task["name"]: task for task in self.store.tasks_of(workflow)}
-            for name, note in passed_over(tasks).items():
-                self.store.set_task(tasks[name], "complete", "failed", note)
 
     def step(self, task: Row, request: dict[str, Any] | None = None) -> cwl_workflow.Step:
         """A task of the database as a step to run; request: in place of its own."""

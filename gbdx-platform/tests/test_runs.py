@@ -21,7 +21,7 @@ from gbdx_platform.task_verdict import Verdict
 from gbdx_platform.verdicts import Watch
 from gbdx_platform.workflow_objects import new_workflow
 from gbdx_platform.workflow_request import parsed
-from live_service import Session, definition, port, task, wait_until
+from live_service import Service, Session, definition, port, script, states, task, wait_until
 
 
 @pytest.fixture
@@ -244,3 +244,51 @@ def test_a_database_that_is_away_for_the_record_has_a_callback_told_once(runner:
     wait_until(lambda: runner.store.workflow(workflow)["called_back"])
     assert Receiver.taken == ["/one"]
     runner.stop()
+
+
+def test_after_a_restart_nothing_runs_again_for_an_output_that_was_never_left_and_what_requires_it_fails(
+    own_service: Service,
+) -> None:
+    own_service.start()
+    session = Session(own_service.client())
+    may = [port("word", "string", False), port("out", required=False), port("main")]
+    session.register(
+        definition("leaves", [port("a", "string", False)], may, script("os.makedirs(work + 'output/main')"))
+    )
+    wait = "for _ in range(600):\n    if os.path.exists(work + 'input/main/go'): break\n    time.sleep(0.1)"
+    inputs = [port("main"), port("word", "string", False), port("out", required=False)]
+    session.register(definition("waits", inputs, [], script(wait)))
+    session.register(definition("needs", [port("out")], [], script("")))
+    given = {name: (f"first:{name}",) for name in ("main", "word", "out")}
+    workflow = session.launch(
+        task("first", "leaves"), task("slow", "waits", given), task("unfed", "needs", {"out": ("first:out",)})
+    )
+    alone = session.launch(task("first", "leaves"), task("unfed", "needs", {"out": ("first:out",)}))
+    wait_until(lambda: "started" in session.events(workflow, "slow") and own_service.containers())
+    own_service.kill()
+    [folder] = (own_service.state / "runs" / workflow).glob("*/output/main")
+    (folder / "go").touch()
+    own_service.start()
+    session = Session(own_service.client())
+    found = session.wait(workflow)
+    expected = {"first": "complete/succeeded", "slow": "complete/succeeded", "unfed": "complete/failed"}
+    assert (states(found), found["state"]["event"]) == (expected, "failed")
+    assert found["tasks"][2]["note"] == "input port 'out': task 'first' left no output 'out'"
+    assert session.events(workflow, "first").count("started") == 1
+    assert states(session.wait(alone)) == {"first": "complete/succeeded", "unfed": "complete/failed"}
+
+
+def test_a_task_that_requires_what_a_finished_one_never_left_is_no_reason_to_run_anything(runner: Runner) -> None:
+    ports = [port("a", "string")], [port("b", "string", False)]
+    tasks = task("one", "t", {"a": "x"}), task("two", "t", {"a": ("one:b",)}), task("three", "t", {"a": ("two:b",)})
+    row = added(runner, definition("t", *ports, "true"), *tasks)
+    one, *_ = runner.store.tasks_of(row["id"])
+    work = runner.settings.state / "runs" / row["id"] / "work"
+    work.mkdir(parents=True)
+    runner.store.set_task(one, "complete", "succeeded", body=one["body"] | {"work": str(work), "strings": {}})
+    runner.live(row)
+    found = [(one["event"], one["note"]) for one in runner.store.tasks_of(row["id"])]
+    waits = "a task that it waits for did not succeed"
+    lost = "input port 'a': task 'one' left no output 'b'"
+    assert found == [("succeeded", ""), ("failed", lost), ("canceled", waits)]
+    assert runner.store.workflow(row["id"])["event"] == "failed"
