@@ -13,6 +13,7 @@ import os
 import re
 import secrets
 import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import IO, Any
@@ -214,8 +215,10 @@ def run(watch: Watch, settings: Settings) -> None:
     document = watch.folder / "workflow.cwl.json"
     document.write_text(json.dumps(watch.plan.document), encoding="utf-8")
     process = load_tool(document.as_uri(), loading)
+    executor = MultithreadedJobExecutor(min(settings.slots, len(watch.plan.steps)))
+    executor.max_ram = sys.maxsize  # what a task may take is its container's limit, not what is free now
     try:
-        MultithreadedJobExecutor().execute(process, watch.plan.job, context)
+        executor.execute(process, watch.plan.job, context)
     finally:
         end_node()
 

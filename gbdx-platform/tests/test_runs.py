@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import http.server
+import os
 import resource
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
+import psutil
 import pytest
 import sqlalchemy as sql
 from gbdx_platform import callbacks, containers, cwl_workflow, cwltool_engine
@@ -84,6 +86,28 @@ def test_a_task_that_waits_for_a_slot_ends_when_it_is_to(runner: Runner, reason:
     wait_until(lambda: not run.is_alive())
     found = {(one["event"], one["note"]) for one in runner.store.tasks_of(row["id"])}
     assert found == {("canceled", reason) if runner.canceled else ("submitted", "")}
+
+
+def test_a_workflow_asks_for_all_slots_at_once_whatever_cores_and_free_memory_the_machine_has(
+    runner: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "proc").mkdir()
+    names = ["MemTotal", "MemFree", "MemAvailable", "Buffers", "Cached", "Shmem", "Active", "Inactive"]
+    (tmp_path / "proc" / "meminfo").write_text("".join(f"{name}: 102400 kB\n" for name in names))
+    monkeypatch.setattr(psutil, "PROCFS_PATH", str(tmp_path / "proc"))
+    assert psutil.virtual_memory().available == 100 * 2**20
+    runner.settings.slots = 3 * (os.cpu_count() or 1)
+    row = added(
+        runner, definition("t", [], [], "true"), *(task(f"t{one}", "t") for one in range(runner.settings.slots + 2))
+    )
+    watch = watched(runner, row)
+    waiting: set[int] = set()
+    watch.slots, watch.canceled = threading.Semaphore(0), lambda: waiting.add(threading.get_ident()) or ""
+    run = threading.Thread(target=cwltool_engine.run, args=(watch, runner.settings), daemon=True)
+    run.start()
+    wait_until(lambda: len(waiting) == runner.settings.slots)
+    watch.canceled = lambda: "enough"
+    wait_until(lambda: not run.is_alive())
 
 
 class Endless(http.server.BaseHTTPRequestHandler):
