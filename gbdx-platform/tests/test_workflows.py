@@ -342,7 +342,7 @@ def test_a_callback_is_tried_until_it_is_taken_five_times_at_most_and_then_not_a
     assert own_service.stop() == 0
     own_service.start()
     session = Session(own_service.client())
-    # What the new start has to tell, it tells before it runs anything.
+    # What the new start has to tell, it tells before another workflow can have come to its end.
     [later] = called_back("/later")
     assert sorted(Receiver.received) == sorted([taken] * 3 + [refused] * 5 + [later])
 
