@@ -296,6 +296,8 @@ class Runner:
             try:
                 registered = tasks[step.name]["body"]["image_id"]
                 containers.check_image(container_properties(step.definition)["image"], registered)
+            except containers.EngineError as error:  # which was waited for, once for all steps
+                return dict.fromkeys((one.name for one in plan.steps.values()), str(error))
             except containers.ImageError as error:
                 faults[step.name] = str(error)
             if wants_gpu(step.definition, step.domain) and (where := self.engine().no_gpu(self.settings)):

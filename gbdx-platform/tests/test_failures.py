@@ -218,3 +218,27 @@ def test_an_engine_that_is_starting_again_is_waited_for(
     assert found
     containers.check_image(hello_image, found.id)
     assert containers.inspect_image("localhost/no-such-image:1") is None
+
+
+def test_an_engine_that_is_away_at_a_launch_is_waited_for_and_then_named_once_for_all_tasks(
+    own_service: Service, tmp_path: Path
+) -> None:
+    engine, away = tmp_path / "docker", tmp_path / "away"
+    engine.write_text(f'#!/bin/sh\n[ ! -e {away} ] || {{ echo away >&2; exit 1; }}\nexec {containers.engine()} "$@"\n')
+    engine.chmod(0o755)
+    own_service.environment["ENGINE"] = str(engine)
+    own_service.start()
+    session = Session(own_service.client())
+    session.register(definition("idle", INPUTS, [], script("")))
+    away.touch()
+    waits = session.launch(task("waits", "idle"))
+    time.sleep(2)
+    away.unlink()
+    assert states(session.wait(waits)) == {"waits": "complete/succeeded"}
+    away.touch()
+    refused = session.http.post(f"{API}/tasks", json=definition("other", INPUTS, [], script("")))
+    gone = session.run(task("one", "idle"), task("two", "idle"))
+    note = f"container engine: expected an answer about the image '{IMAGE}', found: away"
+    assert (refused.status_code, refused.json()["message"].endswith(note)) == (400, True)
+    assert {one["note"] for one in gone["tasks"]} == {note}
+    away.unlink()
