@@ -8,9 +8,11 @@ elsewhere (`--jobStore`) only the end of the workflow tells it, and what came ba
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import re
+import secrets
 import shutil
 import signal
 import stat
@@ -153,12 +155,13 @@ def environment() -> dict[str, str]:
 class Begun:
     """A task that was seen to have begun.
 
-    work: its folder; since: when that was seen, as time.monotonic has it; exited: whether its record was seen; state:
-    what became of it, empty as long as that wasn't told.
+    work: its folder; since: when that was seen, as time.monotonic has it; streams: what the names of its streams begin
+    with; exited: whether its record was seen; state: what became of it, empty as long as that wasn't told.
     """
 
     work: Path
     since: float
+    streams: str = ""
     exited: bool = False
     state: str = ""
 
@@ -170,6 +173,7 @@ class Begun:
 
 def run(watch: Watch, settings: Settings) -> None:
     """Runs a plan to its end and tells the watch what became of each task."""
+    hide_names(watch.plan.document)
     (watch.folder / "workflow.cwl.json").write_text(json.dumps(watch.plan.document), encoding="utf-8")
     (watch.folder / "job.json").write_text(json.dumps(watch.plan.job), encoding="utf-8")
     line = command(watch.folder, settings.engine_arguments)
@@ -205,6 +209,14 @@ def run(watch: Watch, settings: Settings) -> None:
             fail(watch, step, begun, progress, trouble)
         else:
             finish(watch, step_id, begun, outputs)
+
+
+def hide_names(document: dict[str, Any]) -> None:
+    """Gives each step's streams names that no other task knows, as a step's folder is found by them."""
+    for step in document["steps"].values():
+        tool, streams = step["run"], secrets.token_hex(16)
+        tool["stdout"] = tool["outputs"][STDOUT]["outputBinding"]["glob"] = f"{streams}.{STDOUT_FILE}"
+        tool["stderr"] = tool["outputs"][STDERR]["outputBinding"]["glob"] = f"{streams}.{STDERR_FILE}"
 
 
 def last_words(log: Path, exit_code: int) -> str:
@@ -246,16 +258,17 @@ def stop(process: subprocess.Popen[bytes], folder: Path) -> None:
 
 def look(watch: Watch, progress: dict[str, Begun]) -> None:
     """Tells the watch which tasks have begun and which have ended since the last look. progress: by step id."""
+    names = {step["run"]["stdout"]: step_id for step_id, step in watch.plan.document["steps"].items()}
     for path in watch.folder.glob(f"step-*/*.{STDOUT_FILE}"):
-        step_id = path.name.removesuffix(f".{STDOUT_FILE}")
-        if step_id in watch.plan.steps and step_id not in progress:
-            progress[step_id] = Begun(path.parent, time.monotonic())
+        step_id = names.get(path.name)
+        if step_id and step_id not in progress:
+            progress[step_id] = Begun(path.parent, time.monotonic(), path.name.removesuffix(f".{STDOUT_FILE}"))
             watch.started(watch.plan.steps[step_id], "toil")
     for step_id, begun in progress.items():
         if begun.state:
             continue
         step = watch.plan.steps[step_id]
-        link_logs(begun.work, step_id, watch.logs / step_id)
+        link_logs(begun.work, begun.streams, watch.logs / step_id)
         # A command that had to be killed leaves no record.
         code = TIMED_OUT if begun.seconds > step.timeout + MARGIN else recorded_exit(begun.work)
         # The record is the command's last act; by the next look its container is gone.
@@ -264,19 +277,21 @@ def look(watch: Watch, progress: dict[str, Begun]) -> None:
         begun.exited = code is not None
 
 
-def link_logs(work: Path, step_id: str, logs: Path) -> None:
+def link_logs(work: Path, streams: str, logs: Path) -> None:
     """Makes a task's streams readable while it runs; what the task put there in place of them is not followed."""
     logs.mkdir(parents=True, exist_ok=True)
     for name, log in ((STDOUT_FILE, logs / "stdout.txt"), (STDERR_FILE, logs / "stderr.txt")):
-        source = work / f"{step_id}.{name}"
+        source = work / f"{streams}.{name}"
         if not os.path.exists(source) or (log.exists() and log.samefile(source)):
             continue
         linked = log.with_suffix(".new")
-        os.link(source, linked, follow_symlinks=False)
-        if stat.S_ISREG(linked.lstat().st_mode):
-            linked.replace(log)
-        else:
-            linked.unlink()
+        linked.unlink(missing_ok=True)  # which a killed service has left
+        with contextlib.suppress(OSError):  # a folder has no links; and it may be gone meanwhile
+            os.link(source, linked, follow_symlinks=False)
+            if stat.S_ISREG(linked.lstat().st_mode):
+                linked.replace(log)
+            else:
+                linked.unlink()
 
 
 def recorded_exit(work: Path) -> int | None:

@@ -91,6 +91,23 @@ def test_a_task_without_an_input_that_it_requires_fails_with_the_port_and_no_oth
     assert found["state"]["event"] == "failed"
 
 
+def test_no_task_on_toil_tells_the_end_of_another_and_each_has_its_own_log(toil: Session, fresh: str) -> None:
+    forge = (
+        "for stream in ('stdout', 'stderr'): open(work + 'honest.gbdx_' + stream + '.txt', 'w').write('forged')\n"
+        "print('forges')"
+    )
+    honest = "print('works', flush=True); time.sleep(8); status = 'failed'; reason = 'by itself'"
+    for name, text in (("forges", forge), ("honest", honest)):
+        toil.register(definition(f"{fresh}-{name}", NO_INPUTS, [], script(text)))
+    found = toil.wait(toil.launch(*(task(name, f"{fresh}-{name}") for name in ("forges", "honest"))), 600)
+    assert [(one["state"]["event"], one["note"]) for one in found["tasks"]] == [
+        ("succeeded", ""),
+        ("failed", "by itself"),
+    ]
+    for name, said in (("forges", "forges\n"), ("honest", "works\n")):
+        assert toil.http.get(f"{API}/workflows/{found['id']}/tasks/{name}/stdout").text == said
+
+
 def test_of_a_log_over_the_limit_the_end_is_kept_and_the_cut_is_told(
     session: Session, service: Service, fresh: str
 ) -> None:

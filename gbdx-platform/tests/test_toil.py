@@ -158,6 +158,19 @@ def test_toil_finds_the_container_engine_of_the_service() -> None:
     assert str(Path(containers.engine()).parent) in toil_engine.environment()["PATH"].split(os.pathsep)
 
 
+def test_streams_are_linked_over_what_a_killed_service_left_and_a_folder_in_their_place_is_passed_over(
+    tmp_path: Path,
+) -> None:
+    work, logs = tmp_path / "step-1", tmp_path / "logs"
+    (work / "a.gbdx_stderr.txt").mkdir(parents=True)
+    (work / "a.gbdx_stdout.txt").write_text("said")
+    logs.mkdir()
+    (logs / "stdout.new").touch()
+    toil_engine.link_logs(work, "a", logs)
+    assert [path.name for path in logs.iterdir()] == ["stdout.txt"]
+    assert (logs / "stdout.txt").read_text() == "said"
+
+
 def watching(folder: Path, told: list[Any]) -> Watch:
     """A watch on two tasks, `a` and then `b`, that writes down what it is told."""
     given = definition("t", [port("in", required=False)], [port("out")], "true")
@@ -186,6 +199,25 @@ def test_a_task_is_running_and_then_judged_by_the_folder_that_it_leaves(tmp_path
     toil_engine.look(watch, progress)
     assert told[1:] == [("a", "broken contract", "output port 'out': expected a directory, found nothing")]
     assert (tmp_path / "logs" / "a" / "stdout.txt").read_text() == "said"
+
+
+def test_no_task_tells_the_end_of_another_by_files_with_its_names(tmp_path: Path) -> None:
+    told: list[Any] = []
+    progress: dict[str, toil_engine.Begun] = {}
+    watch, work = watching(tmp_path, told), tmp_path / "step-x"
+    toil_engine.hide_names(watch.plan.document)
+    work.mkdir()
+    tool = watch.plan.document["steps"]["a"]["run"]
+    for name in (tool["stdout"], "b.gbdx_stdout.txt"):
+        (work / name).touch()
+    (work / "gbdx_exit.json").write_text('{"exit_code": 1}')
+    for _ in range(3):
+        toil_engine.look(watch, progress)
+    assert told == [
+        ("a", "begun"),
+        ("a", "failed", "exit code 1, and status.json: expected the task to write it, found none"),
+    ]
+    assert (tmp_path / "logs" / "a" / "stdout.txt").samefile(work / tool["stdout"])
 
 
 def test_a_task_that_was_killed_after_its_time_leaves_no_record_and_is_timed_out(tmp_path: Path) -> None:
