@@ -169,6 +169,7 @@ def problems_of(request: dict[str, Any], registry: dict[str, Row]) -> list[Probl
     names = [task["name"] for task in request["tasks"]]
     definitions = {task["name"]: kinds.get(task["taskType"]) for task in reversed(request["tasks"])}
     found: list[Problem] = []
+    batch = "batch_values" in request
     for index, task in enumerate(request["tasks"]):
         key = f"tasks[{index}]"
         if names.index(task["name"]) < index:
@@ -176,9 +177,7 @@ def problems_of(request: dict[str, Any], registry: dict[str, Row]) -> list[Probl
         if ":" in task["name"] or not safe_location(task["name"]):
             found.append(Problem(f"{key}.name", "a name without ':' that is no path upwards", quoted(task["name"])))
         if definition := kinds.get(task["taskType"]):
-            found += input_problems(f"{key}.inputs", task["inputs"], input_ports(definition), definitions)
-            if "batch_values" not in request:
-                found += placeholder_problems(f"{key}.inputs", task["inputs"], input_ports(definition))
+            found += input_problems(f"{key}.inputs", task["inputs"], input_ports(definition), definitions, batch)
             found += output_problems(f"{key}.outputs", task["outputs"], output_ports(definition))
         else:
             found.append(Problem(f"{key}.taskType", "a registered task that you may use", quoted(task["taskType"])))
@@ -218,14 +217,17 @@ def name_problems(key: str, entries: list[dict[str, Any]], ports: list[dict[str,
 
 
 def input_problems(
-    key: str, entries: list[dict[str, Any]], ports: list[dict[str, Any]], definitions: dict[str, Any]
+    key: str, entries: list[dict[str, Any]], ports: list[dict[str, Any]], definitions: dict[str, Any], batch: bool
 ) -> Iterator[Problem]:
-    """Wrong names, wrong types, missing required ports. definitions: by the tasks' names, None where unknown."""
+    """Wrong names, wrong types, missing required ports.
+
+    definitions: by the tasks' names, None where unknown; batch: whether directories may name a batch's lists.
+    """
     yield from name_problems(key, entries, ports)
     owners = [owner_of(entry["name"], ports) for entry in entries]
     for number, (entry, port) in enumerate(zip(entries, owners, strict=True)):
         if port:
-            yield from value_problems(f"{key}[{number}]", entry, port, definitions)
+            yield from value_problems(f"{key}[{number}]", entry, port, definitions, batch)
     for port in ports:
         if port.get("required") and port not in owners:
             given = ", ".join(entry["name"] for entry, owner in zip(entries, owners, strict=True) if owner)
@@ -233,29 +235,26 @@ def input_problems(
 
 
 def value_problems(
-    where: str, entry: dict[str, Any], port: dict[str, Any], definitions: dict[str, Any]
+    where: str, entry: dict[str, Any], port: dict[str, Any], definitions: dict[str, Any], batch: bool
 ) -> Iterator[Problem]:
-    """What is wrong with the value or the source of one input."""
+    """What is wrong with the value or the source of one input; a string is text, whatever is in it."""
     if ("value" in entry) == ("source" in entry):
         yield Problem(where, "either a value or a source", "both" if "value" in entry else "neither")
     elif "source" in entry:
         yield from source_problems(f"{where}.source", entry["source"], port, definitions)
-    elif not is_string(port) and not isinstance(entry["value"], str):
+    elif is_string(port):
+        return
+    elif not isinstance(entry["value"], str):
         yield Problem(f"{where}.value", "the URL of a directory", quoted(entry["value"]))
-    elif not is_string(port) and not BATCH_NAME.search(entry["value"]):
+    elif BATCH_NAME.search(entry["value"]):
+        if not batch:
+            expected = "the URL of a directory: placeholders are for a batch, with batch_values"
+            yield Problem(f"{where}.value", expected, quoted(entry["value"]))
+    else:
         try:
             parse(entry["value"])
         except StorageError as error:
             yield Problem(f"{where}.value", "the URL of a directory", str(error))
-
-
-def placeholder_problems(key: str, entries: list[dict[str, Any]], ports: list[dict[str, Any]]) -> Iterator[Problem]:
-    """Names of a batch's lists in the directories of a workflow that is none; in a string they are text."""
-    for number, entry in enumerate(entries):
-        value, port = entry.get("value"), owner_of(entry["name"], ports)
-        if port and not is_string(port) and isinstance(value, str) and BATCH_NAME.search(value):
-            expected = "the URL of a directory: placeholders are for a batch, with batch_values"
-            yield Problem(f"{key}[{number}].value", expected, quoted(value))
 
 
 def source_problems(where: str, source: str, port: dict[str, Any], definitions: dict[str, Any]) -> Iterator[Problem]:
