@@ -168,17 +168,23 @@ class Storage:
         return len(wanted)
 
     def fetch_files(self, url: str, source: Path, folder: Path) -> int:
-        """The same for file://: links are copied as what they point at only inside the source."""
-        if source.is_file():
-            folder.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source, folder / source.name)
-            return 1
-        if not source.is_dir():
+        """The same for file://, from the beginning at each try.
+
+        Links stay links: what they lead to out of the source, or by an absolute path, is not there for the task.
+        """
+        if not source.is_file() and not source.is_dir():
             raise StorageError(f"{url!r}: expected a folder or a file there, found neither")
         try:
-            shutil.copytree(source, folder, symlinks=True, dirs_exist_ok=True)
-        except shutil.Error as error:  # (source, target, what was wrong) of each file; the target is the service's own
-            raise StorageError(f"{url!r}: expected files that can be copied, found: {error.args[0][0][2]}") from None
+            if source.is_dir():
+                shutil.copytree(source, folder, symlinks=True, dirs_exist_ok=True)
+            else:
+                folder.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(source, folder / source.name)
+        except OSError as error:
+            shutil.rmtree(folder, ignore_errors=True)  # over links that are there already no other try could copy
+            # shutil's has (source, target, what was wrong) of each file; the target is the service's own.
+            said = error.args[0][0][2] if isinstance(error, shutil.Error) else error.strerror
+            raise transfers.TransferError(f"{url!r}: expected files that can be copied, found: {said}") from None
         return sum(1 for path in folder.rglob("*") if path.is_file())
 
     def objects(self, place: Place) -> Iterator[tuple[dict[str, Any], str]]:

@@ -79,9 +79,24 @@ def test_a_file_that_can_not_be_copied_is_named_and_the_services_folder_is_not(t
     (tmp_path / "root").mkdir()
     os.mkfifo(tmp_path / "root" / "pipe")
     storage = Storage("bucket", (tmp_path / "root",), region_name="us-east-1")
-    with pytest.raises(StorageError, match="root/pipe` is a named pipe") as refused:
+    with pytest.raises(TransferError, match="root/pipe` is a named pipe") as refused:
         storage.fetch((tmp_path / "root").as_uri(), "gbdx", tmp_path / "copy")
     assert str(tmp_path / "copy") not in str(refused.value)
+
+
+def test_another_try_for_files_of_this_machine_begins_anew_and_links_stay_links(tmp_path: Path) -> None:
+    source, copy = tmp_path / "root", tmp_path / "copy"
+    source.mkdir()
+    (source / "a.txt").write_text("a")
+    (source / "link").symlink_to("a.txt")
+    (source / "absolute").symlink_to(source / "a.txt")
+    os.mkfifo(source / "pipe")
+    storage = Storage("bucket", (source,), region_name="us-east-1")
+    with pytest.raises(TransferError, match="is a named pipe"):  # which the service tries again, as it does with S3
+        storage.fetch(source.as_uri(), "gbdx", copy)
+    (source / "pipe").unlink()
+    assert storage.fetch(source.as_uri(), "gbdx", copy) == 3
+    assert (os.readlink(copy / "link"), os.readlink(copy / "absolute")) == ("a.txt", str(source / "a.txt"))
 
 
 def test_more_than_1000_keys_come_and_a_neighbour_with_the_same_beginning_does_not(
