@@ -37,6 +37,8 @@ MOST_ENDED = 100
 MOST_STARTS = 10
 # The state of a run in the contract's words; all else is a failure, and its name stands in the note.
 EVENTS = {"success": "succeeded", "failed": "failed", "timedout": "timedout", "canceled": "canceled"}
+# Inputs that are there already: (task, port) -> folder.
+Fetched = dict[tuple[str, str], Path]
 CANCELED = "canceled by its owner"
 INTERRUPTED = "the service was stopped; the task starts again"
 
@@ -242,13 +244,14 @@ class Runner:
 
     # --- one workflow
 
-    def run(self, row: Row) -> None:
+    def run(self, row: Row, fetched: Fetched | None = None) -> None:
         """Fetches and runs what a workflow's tasks have not done yet."""
+        fetched = fetched or {}
         workflow, folder = row["id"], self.settings.state / "runs" / row["id"]
         tasks = {task["name"]: task for task in self.store.tasks_of(workflow)}
         names = runnable(tasks)
         finished = [task["body"] for name, task in tasks.items() if name not in names]
-        remove_all_but([body["work"] for body in finished if "work" in body], folder)
+        remove_all_but([*(body["work"] for body in finished if "work" in body), *map(str, fetched.values())], folder)
         for name in names:
             if tasks[name]["event"] != "scheduled":
                 self.store.set_task(tasks[name], "pending", "scheduled", again=tasks[name]["state"] == "complete")
@@ -261,12 +264,11 @@ class Runner:
             for step in steps:
                 step.image = container_properties(step.definition)["image"]
         plan = cwl_workflow.plan(steps, row["name"], bare, cwl_ids(list(tasks)))
-        faults = self.prepare(row, tasks, plan, folder)
+        faults = self.prepare(row, tasks, plan, folder, fetched)
         if faults:
-            remove_folder(folder / "inputs")  # first, because a full disk has no room for the database's rows
             for name, note in faults.items():
                 self.store.set_task(tasks[name], "complete", "failed", note)
-            self.run(row)  # what does not wait for them
+            self.run(row, fetched)  # what does not wait for them
         elif not self.ended(workflow):
             self.engine().run(self.watch(row, tasks, plan, folder), self.settings)
 
@@ -289,7 +291,9 @@ class Runner:
             return CANCELED
         return "the service was stopped" if self.stopping.is_set() else ""
 
-    def prepare(self, row: Row, tasks: dict[str, Row], plan: cwl_workflow.Plan, folder: Path) -> dict[str, str]:
+    def prepare(
+        self, row: Row, tasks: dict[str, Row], plan: cwl_workflow.Plan, folder: Path, fetched: Fetched
+    ) -> dict[str, str]:
         """Checks images and GPUs, fetches the inputs; returns the notes of the tasks that can't start."""
         faults: dict[str, str] = {}
         for step in plan.steps.values():
@@ -305,20 +309,22 @@ class Runner:
         if faults:
             return faults
         made = {(step.name, port) for step in plan.steps.values() for port in made_inputs(step.request)}
-        for number, (identifier, (task, port, url)) in enumerate(plan.folders.items()):
+        for identifier, (task, port, url) in plan.folders.items():
             if task in faults or self.ended(row["id"]):
                 continue
             # The basename is the port's, so that no file of a user can name a folder here.
-            target = folder / "inputs" / str(number) / "input"
+            target = fetched.get((task, port), folder / "inputs" / str(len(fetched)) / "input")
             place = url if (task, port) in made else target.as_uri()
             try:
-                if place != url:
+                if place != url and (task, port) not in fetched:
                     # Closed, because what is fetched into it is made readable for the tasks' user.
                     (folder / "inputs").mkdir(parents=True, exist_ok=True, mode=0o700)
                     self.try_storage(row["id"], self.storage.fetch, url, row["owner"], target)
                     containers.let_read(target)
+                    fetched[task, port] = target
                 plan.job[identifier] = {"class": "Directory", "location": place}
             except Exception as error:
+                remove_folder(target)  # now, because a full disk has no room for the database's rows
                 faults[task] = f"input port {port!r}: {printable(str(error))}"
         return {} if self.ended(row["id"]) else faults
 

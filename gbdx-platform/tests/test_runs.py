@@ -316,3 +316,25 @@ def test_a_task_that_requires_what_a_finished_one_never_left_is_no_reason_to_run
     lost = "input port 'a': task 'one' left no output 'b'"
     assert found == [("succeeded", ""), ("failed", lost), ("canceled", waits)]
     assert runner.store.workflow(row["id"])["event"] == "failed"
+
+
+def test_an_input_that_is_not_there_has_no_other_one_fetched_again(
+    runner: Runner, session: Session, hello_image: str, fresh: str
+) -> None:
+    image = containers.inspect_image(hello_image)
+    assert image
+    runner.storage = session.storage
+    asked: list[str] = []
+    session.storage.client.meta.events.register(
+        "provide-client-params.s3.GetObject", lambda params, **_: asked.append(params["Key"])
+    )
+    places = {name: session.put(f"{fresh}/{name}/x", name.encode()) for name in ("good", "better")}
+    places["bad"] = f"s3://{session.bucket}/{session.prefix}/{fresh}/bad"
+    text = "reason = open(work + 'input/data/x').read()"
+    tasks = [task(name, "t", {"data": places[name]}) for name in ("good", "bad", "better")]
+    row = added(runner, definition("t", [port("data")], [], script(text)), *tasks, image=image.id)
+    runner.live(row)
+    good, bad, better = runner.store.tasks_of(row["id"])
+    assert bad["note"].startswith(f"input port 'data': '{places['bad']}': expected at least one object there")
+    assert [(one["event"], one["note"]) for one in (good, better)] == [("succeeded", "good"), ("succeeded", "better")]
+    assert asked == [f"{session.prefix}/{fresh}/good/x", f"{session.prefix}/{fresh}/better/x"]
