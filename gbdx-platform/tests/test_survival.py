@@ -85,7 +85,7 @@ def test_a_batch_is_canceled_in_the_background_and_though_the_service_dies_at_on
     assert session.events(identifiers[-1], "one") == ["submitted", "canceled"]
 
 
-def test_object_storage_that_a_killed_start_left_is_ended_though_nothing_else_was_noted(own_service: Service) -> None:
+def test_object_storage_that_a_killed_start_left_is_ended_by_the_next_one(own_service: Service) -> None:
     own_service.begin()
     wait_until(own_service.object_stores)
     own_service.kill()
