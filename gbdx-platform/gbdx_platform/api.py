@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import sqlalchemy as sql
 from fastapi import Body, Depends, Form, Query, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse, JSONResponse, Response
+from fastapi.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from fastapi.staticfiles import StaticFiles
 from fastapi_offline import FastAPIOffline
@@ -307,7 +307,7 @@ def list_workflows(account: Account) -> dict[str, list[str]]:
 
 
 @app.post("/workflows/v1/workflows/search", tags=["workflows"])
-def search(account: Account, search: Search) -> dict[str, Any]:
+def search(account: Account, search: Search) -> Any:
     """The account's workflows of the last hours, by state (`running`) or event (`succeeded`)."""
     if search.owner not in (None, account):
         return {"Workflows": []}
@@ -318,10 +318,15 @@ def search(account: Account, search: Search) -> dict[str, Any]:
     if search.state not in (None, "", "all"):
         query = query.where((WORKFLOWS.c.state == search.state) | (WORKFLOWS.c.event == search.state))
     rows = live.store.rows(query.order_by(WORKFLOWS.c.submitted.desc()).limit(search.limit))
-    tasks: dict[str, list[Row]] = {row["id"]: [] for row in rows}
-    for task in live.store.tasks_of(*tasks):
-        tasks[task["workflow"]].append(task)
-    return {"Workflows": [workflow_object(row, tasks[row["id"]]) for row in rows]}
+    return StreamingResponse(listed(rows), media_type="application/json")
+
+
+def listed(rows: list[Row]) -> Iterator[str]:
+    """The JSON of workflow objects, made one by one: the tasks of a thousand may not fit into memory."""
+    yield '{"Workflows":['
+    for number, row in enumerate(rows):
+        yield ("," if number else "") + json.dumps(answer(row))
+    yield "]}"
 
 
 @app.get("/workflows/v1/workflows/{workflow}", tags=["workflows"])

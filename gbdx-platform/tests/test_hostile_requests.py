@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+import tracemalloc
+from pathlib import Path
 
 import pytest
+import sqlalchemy as sql
+from gbdx_platform.api import listed, live
+from gbdx_platform.database import WORKFLOWS, Store
 from gbdx_platform.storage import StorageError, parse
+from gbdx_platform.workflow_objects import new_workflow
 from gbdx_platform.workflow_request import BATCH_NAME
 from live_service import API, Service, Session, definition, port, script, task
 
@@ -130,3 +137,24 @@ def test_a_definition_of_a_hundred_thousand_ports_is_refused_at_once(session: Se
     answer = session.http.post(f"{API}/tasks", json=definition(fresh, ports, [], script("")))
     assert answer.status_code == 400
     assert "definition: expected at most 262144 characters of JSON, found 99" in answer.json()["message"]
+
+
+def test_a_search_for_many_large_workflows_holds_one_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(f"sqlite:///{tmp_path}/state.sqlite")
+    monkeypatch.setattr(live, "store", store, raising=False)
+    command = "x" * 200_000
+    row = {"definition": definition("t", [], [], command), "version": "0.1.0", "image_id": "i"}
+    rows = {"t": {**row, "entrypoint": [], "command": []}}
+    asked = {"name": "w", "tasks": [{"name": "a", "taskType": "t", "inputs": [], "outputs": []}]}
+    store.add_workflows(new_workflow(asked, "gbdx", rows) for _ in range(100))
+    found = store.rows(sql.select(WORKFLOWS))
+    tracemalloc.start()
+    try:
+        lengths = [len(part) for part in listed(found)]
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert sum(lengths) > 100 * len(command)
+    assert peak < 20 * len(command)
+    texts = json.loads("".join(listed(found)))["Workflows"]
+    assert [one["id"] for one in texts] == [one["id"] for one in found]
