@@ -98,8 +98,9 @@ def test_no_task_on_toil_tells_the_end_of_another_and_each_has_its_own_log(toil:
     )
     honest = "print('works', flush=True); time.sleep(8); status = 'failed'; reason = 'by itself'"
     for name, text in (("forges", forge), ("honest", honest)):
-        toil.register(definition(f"{fresh}-{name}", NO_INPUTS, [], script(text)))
-    found = toil.wait(toil.launch(*(task(name, f"{fresh}-{name}") for name in ("forges", "honest"))), 600)
+        toil.register(definition(f"{fresh}-{name}", NO_INPUTS, [port("word", "string", False)], script(text)))
+    tasks = task("forges", f"{fresh}-forges"), task("honest", f"{fresh}-honest", {"a": ("forges:word",)})
+    found = toil.wait(toil.launch(*tasks), 600)
     assert [(one["state"]["event"], one["note"]) for one in found["tasks"]] == [
         ("succeeded", ""),
         ("failed", "by itself"),
