@@ -160,17 +160,21 @@ def serve(settings: Settings, certificate: str | None = None, key: str | None = 
         live.endpoint = local.endpoint if local else os.environ.get("AWS_ENDPOINT_URL_S3", "")
         live.store, live.own_s3 = store, local is not None
         live.runner = Runner(settings, store, make_storage(settings, local))
-        live.runner.start()
-        ending.callback(live.runner.stop)
-        listening.listen()  # from here on clients wait for their answers, and may know the address
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         credentials |= {
             "url": f"{'https' if certificate else 'http'}://{host}:{settings.port}",
             "endpoint": live.endpoint,
         }
+        server = uvicorn.Server(config)
+        # From here on no signal raises an exception: amid an import it would leave a lock held, and the runner, which
+        # imports its engine, could not be waited for.
+        ending.enter_context(server.capture_signals())
+        live.runner.start()
+        ending.callback(live.runner.stop)
+        listening.listen()  # from here on clients wait for their answers, and may know the address
         write_private(settings.state / "credentials.json", json.dumps(credentials))
         print(f"gbdx-platform: {credentials['url']}, state and credentials in {settings.state}", flush=True)
-        uvicorn.Server(config).run(sockets=[listening])
+        server.run(sockets=[listening])
 
 
 def add_account(settings: Settings, name: str) -> str:

@@ -8,10 +8,12 @@ import re
 import signal
 import socket
 import stat
+import subprocess
 from pathlib import Path
 
 import pytest
 from gbdx_platform import settings
+from gbdx_platform.local_s3 import free_ports
 from gbdx_platform.service import bound
 from gbdx_platform.settings import read_credentials
 from live_service import API, Service, Session, definition, port, script, serving, states, task, wait_until
@@ -198,6 +200,27 @@ def test_a_service_on_the_loopback_of_ipv6_leaves_an_address_that_works(tmp_path
     with serving(tmp_path, "--host", "::1", **NO_STORAGE) as running:
         assert read_credentials(tmp_path)["url"].startswith("http://[::1]:")
         assert running.client().get(f"{API}/heartbeat").json() == "ok"
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_a_service_that_is_stopped_as_soon_as_it_says_where_it_is_ends_in_an_orderly_way(
+    signum: signal.Signals, tmp_path: Path
+) -> None:
+    service = Service(tmp_path)
+    line = service.command_line("serve", "--port", str(free_ports(1)[0]))
+    # In the background of a shell, SIGINT comes ignored.
+    begun = ["env", "--default-signal=INT", *line]
+    with subprocess.Popen(begun, env=service.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith(b"gbdx-platform: http://127.0.0.1:")
+        process.send_signal(signum)
+        try:
+            _, said = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert process.returncode == (0 if signum == signal.SIGTERM else 130)
+    assert b"Traceback" not in said, said
+    assert b"never awaited" not in said, said
 
 
 def test_a_second_service_on_the_same_state_is_refused(service: Service) -> None:
