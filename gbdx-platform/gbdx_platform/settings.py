@@ -25,7 +25,8 @@ class ServiceError(RuntimeError):
 
 @dataclass
 class Settings:
-    """Settings of one service. state: its folder; service: the mark on its containers; the rest as in the README."""
+    """Settings of one service. state: its folder; service: the mark on its containers; the rest is what operators set,
+    in docs/operate-platform.md."""
 
     state: Path
     database_url: str

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from live_service import API, IMAGE, ROOT, Service, Session, definition, port, script, task, wait_until
+from live_service import API, IMAGE, ROOT, Service, Session, definition, port, script, task
 from misbehaving import check_end, documented, image, registered
+from waiting import wait_until
 
 # Those that only a limit of memory, disk or processes stops: Toil sets none, and they would harm the machine.
 UNLIMITED = {"fills-disk", "fills-disk-at-once", "fills-tmp", "eats-memory", "child-eats-memory", "forks-without-end"}

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -217,15 +217,6 @@ class Session:
     def run(self, *tasks: dict[str, Any], **more: Any) -> dict[str, Any]:
         """Launches a workflow and waits for its end."""
         return self.wait(self.launch(*tasks, **more))
-
-
-def wait_until(condition: Callable[[], Any]) -> None:
-    """Until something is so, for as long as the slowest machine needs."""
-    for _ in range(1200):
-        if condition():
-            return
-        time.sleep(0.05)
-    pytest.fail("did not become so within 60 s")
 
 
 def port(name: str, kind: str = "directory", required: bool = True, multiplex: bool = False) -> dict[str, Any]:

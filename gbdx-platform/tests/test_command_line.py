@@ -14,7 +14,8 @@ import pytest
 from gbdx_platform.command_line import COMMANDS, arguments_parser
 from gbdx_platform.database import TOKENS, now
 from gbdx_platform.settings import read_credentials
-from live_service import API, ROOT, Service, Session, definition, port, script, states, task, wait_until
+from live_service import API, ROOT, Service, Session, definition, port, script, states, task
+from waiting import wait_until
 
 
 def test_the_command_line_goes_the_whole_way(service: Service, session: Session, fresh: str, tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from live_service import API, IMAGE, PLATFORM, ROOT, Service, Session, definition, port, script, task, wait_until
+from live_service import API, IMAGE, PLATFORM, ROOT, Service, Session, definition, port, script, task
+from waiting import wait_until
 
 
 def test_the_demo_ends_with_the_message_and_leaves_nothing(hello_image: str, tmp_path: Path) -> None:

@@ -19,7 +19,8 @@ import pytest
 from gbdx_platform import containers
 from gbdx_platform.cwltool_engine import run_client
 from gbdx_platform.local_s3 import LocalS3
-from live_service import API, IMAGE, Service, Session, definition, port, script, states, task, wait_until
+from live_service import API, IMAGE, Service, Session, definition, port, script, states, task
+from waiting import wait_until
 
 INPUTS = [port("data", required=False), port("a", "string", required=False)]
 
@@ -101,13 +102,19 @@ def other_storage(own_service: Service, tmp_path: Path) -> Iterator[LocalS3]:
     running.stop()
 
 
-def test_object_storage_that_goes_away_fails_what_needs_it_with_the_port(
-    own_service: Service, other_storage: LocalS3
-) -> None:
+@pytest.fixture
+def data_there(own_service: Service, other_storage: LocalS3) -> tuple[Session, str]:
+    """A session with a service that has started on that storage, and the URL of a folder with one file in it."""
     own_service.start()
     session = Session(own_service.client())
     session.storage.client.create_bucket(Bucket=session.bucket)
-    data = session.put("in/a.txt")
+    return session, session.put("in/a.txt")
+
+
+def test_object_storage_that_goes_away_fails_what_needs_it_with_the_port(
+    data_there: tuple[Session, str], other_storage: LocalS3
+) -> None:
+    session, data = data_there
     write = "time.sleep(2)\nos.makedirs(work + 'output/out')\nopen(work + 'output/out/x', 'w').write('x')"
     session.register(definition("writes", INPUTS, [port("out")], script(write)))
     workflow = session.launch(task("keeps", "writes", {"data": data}, {"out": "kept"}))
@@ -122,12 +129,9 @@ def test_object_storage_that_goes_away_fails_what_needs_it_with_the_port(
 
 
 def test_object_storage_that_is_away_for_ten_seconds_is_waited_for(
-    own_service: Service, other_storage: LocalS3
+    data_there: tuple[Session, str], other_storage: LocalS3
 ) -> None:
-    own_service.start()
-    session = Session(own_service.client())
-    session.storage.client.create_bucket(Bucket=session.bucket)
-    data = session.put("in/a.txt")
+    session, data = data_there
     session.register(definition("reads", INPUTS, [], script("assert os.listdir(work + 'input/data') == ['a.txt']")))
     other_storage.stop()
     workflow = session.launch(task("waits", "reads", {"data": data}))

@@ -14,7 +14,7 @@ import httpx
 import psutil
 import pytest
 from gbdx_platform.local_s3 import PORTS, LocalS3
-from live_service import wait_until
+from waiting import wait_until
 
 BUCKET = "data-of-all"
 

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from live_service import API, Service, Session, definition, port, script, states, task, wait_until
+from live_service import API, Service, Session, definition, port, script, states, task
 from postgresql import Cluster, cluster
+from waiting import wait_until
 
 
 @pytest.fixture

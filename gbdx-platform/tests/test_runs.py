@@ -23,7 +23,8 @@ from gbdx_platform.task_verdict import Verdict
 from gbdx_platform.verdicts import Watch
 from gbdx_platform.workflow_objects import new_workflow
 from gbdx_platform.workflow_request import parsed
-from live_service import Service, Session, definition, port, script, states, task, wait_until
+from live_service import Service, Session, definition, port, script, states, task
+from waiting import wait_until
 
 
 @pytest.fixture

@@ -16,7 +16,8 @@ from gbdx_platform import settings
 from gbdx_platform.local_s3 import free_ports
 from gbdx_platform.service import bound
 from gbdx_platform.settings import read_credentials
-from live_service import API, Service, Session, definition, port, script, serving, states, task, wait_until
+from live_service import API, Service, Session, definition, port, script, serving, states, task
+from waiting import wait_until
 
 PORTS = ([port("a", "string", required=False)], [])
 NO_STORAGE = {"AWS_ENDPOINT_URL_S3": "http://127.0.0.1:9", "AWS_DEFAULT_REGION": "us-east-1"}

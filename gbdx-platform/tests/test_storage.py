@@ -18,7 +18,8 @@ from boto3.s3.transfer import TransferConfig
 from gbdx_platform.client import Client
 from gbdx_platform.storage import Place, Storage, StorageError, parse, safe_relative
 from gbdx_platform.transfers import PART, TransferError, abort_unfinished, get, part_size, partial_file, put
-from live_service import Service, Session, definition, port, script, states, task, wait_until
+from live_service import Service, Session, definition, port, script, states, task
+from waiting import wait_until
 
 LARGE = bytes(range(256)) * 4 * 2**10 * 20  # 20 MiB: three parts
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 from check_crashes import kill_at_random
 from gbdx_platform import containers
-from live_service import API, Service, Session, definition, port, script, states, task, wait_until
+from live_service import API, Service, Session, definition, port, script, states, task
 from postgresql import cluster
+from waiting import wait_until
 
 INTERRUPTED = "the service was stopped; the task starts again"
 # Takes a folder and a string, gives both on; where the string ends with "slow", it takes three seconds.

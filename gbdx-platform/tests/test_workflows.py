@@ -12,7 +12,8 @@ from typing import Any, ClassVar
 import pytest
 from cwl_runner import run
 from gbdx_platform import containers
-from live_service import API, Service, Session, definition, port, script, states, task, wait_until
+from live_service import API, Service, Session, definition, port, script, states, task
+from waiting import wait_until
 
 
 def test_hello_gbdx_runs_alone_and_its_output_is_where_persist_location_says(

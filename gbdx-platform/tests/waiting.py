@@ -1,4 +1,4 @@
-"""Waiting with an end, for scripts that run with a client's packages alone: live_service has it for the tests."""
+"""Waiting with an end, for the tests, and for scripts that run with a client's packages alone."""
 
 from __future__ import annotations
 
